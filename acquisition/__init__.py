@@ -1,0 +1,1 @@
+"""Devices and their drivers, packets and their transport."""

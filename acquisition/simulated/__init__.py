@@ -1,0 +1,1 @@
+"""The simulated cell: one hidden process state drives sensors, sound, video and photos."""

@@ -1,0 +1,1 @@
+"""Detectors: features, training, calibration, evaluation and the detector process."""

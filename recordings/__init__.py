@@ -1,0 +1,1 @@
+"""Weld folders: cell file, ingest, recording, recovery, reading and replay."""

@@ -1,0 +1,125 @@
+"""`weld.json`: what a weld folder holds, written first and replaced atomically ever after."""
+
+from typing import Any, Final, Literal
+
+import msgspec
+
+from acquisition.packet import StreamInfo
+
+SCHEMA: Final = 1
+"""Version of the weld folder; a reader refuses a larger one."""
+
+
+class Loss(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Items of one stream that were never recorded, located.
+
+    Attributes:
+        t_ns: Cell time at which the gap begins, or None when it cannot be known.
+        first: Item number of the first lost item.
+        missing: Number of lost items.
+        seconds: Their nominal duration.
+        reason: Why (`device`, `overrun`, `unplugged`, `frozen`, `killed`, ...).
+        exact: False when the count is a stated bound and not a fact.
+    """
+
+    t_ns: int | None
+    first: int
+    missing: int
+    seconds: float
+    reason: str
+    exact: bool = True
+
+
+class StreamRecord(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """One stream of a weld.
+
+    Attributes:
+        info: The stream's description.
+        files: File names of the stream, data first, then its index.
+        codec: How the data file is coded (`h264`, `h264-lossless`, `mpeg4`, `flac`, `parquet`, `arrow`, `files`).
+        limited_range: Video luma is coded 16-235 and is expanded once on reading (imported video only).
+        items: Frames, sample instants, rows or photos recorded.
+        losses: What is missing.
+    """
+
+    info: StreamInfo
+    files: list[str]
+    codec: str
+    limited_range: bool = False
+    items: int = 0
+    losses: list[Loss] = msgspec.field(default_factory=list)
+
+
+class UtcPair(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One moment on the cell clock and in UTC, read together.
+
+    Attributes:
+        monotonic_ns: Cell clock.
+        utc_ns: UTC, nanoseconds since 1970.
+        uncertainty_ns: Half the time that reading both took, or a larger figure where it was inferred.
+    """
+
+    monotonic_ns: int
+    utc_ns: int
+    uncertainty_ns: int
+
+
+class LabelEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A class label given to the weld; the last one counts.
+
+    Attributes:
+        label: 0-11, or -1 for "unknown again".
+        by: Who said so (an operator, `simulated`, `manifest`, `id`).
+        utc: When, ISO 8601 in UTC.
+    """
+
+    label: int
+    by: str
+    utc: str
+
+
+class Manifest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Everything about a weld that is not a stream.
+
+    Attributes:
+        schema: `SCHEMA`.
+        key: Weld key, unique within a root (`<date>T<time>Z-<n>` for captured welds, `DIRECTORY/id` for imported ones).
+        cell: Cell name from the cell file; calibration binds to it. Imported welds have the cell `imported`.
+        session: Session name (production shift, simulated session, imported directory).
+        state: `open` while recording, `finalised` when complete, `recovered` when finished by `recover`.
+        streams: Device streams by name.
+        files: XXH3-128 (hex) per finalised file, by name relative to the folder.
+        utc: (monotonic, UTC) pairs at start and end.
+        first_order: `order` of the first packet of the weld.
+        last_order: `order` of the last process packet, or None while open.
+        arc_on_ns: Cell time of arc-on, or None.
+        arc_off_ns: Cell time of arc-off, or None.
+        origin_ns: Cell time of the weld's first sample; seconds "into the weld" count from here.
+        labels: Label history.
+        metadata: part, material, thickness_mm, operator, program, notes and whatever an importer found.
+        source: `live`, `simulated` or `imported`.
+        inferred: What was inferred and not measured, in plain words.
+    """
+
+    schema: int = SCHEMA
+    key: str
+    cell: str
+    session: str
+    state: Literal["open", "finalised", "recovered"]
+    streams: dict[str, StreamRecord]
+    files: dict[str, str] = msgspec.field(default_factory=dict)
+    utc: list[UtcPair] = msgspec.field(default_factory=list)
+    first_order: int
+    last_order: int | None = None
+    arc_on_ns: int | None = None
+    arc_off_ns: int | None = None
+    origin_ns: int
+    labels: list[LabelEntry] = msgspec.field(default_factory=list)
+    metadata: dict[str, Any] = msgspec.field(default_factory=dict)
+    source: Literal["live", "simulated", "imported"] = "live"
+    inferred: list[str] = msgspec.field(default_factory=list)
+
+    @property
+    def label(self) -> int:
+        """The label that counts now, -1 for unknown."""
+        return self.labels[-1].label if self.labels else -1

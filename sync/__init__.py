@@ -1,0 +1,1 @@
+"""Clocks, arc edges and alignment: pure functions over packets and series."""
