@@ -1,0 +1,529 @@
+"""Weld-4M on the command line: `python app.py COMMAND`; without one, the screen on the simulated cell.
+
+Thin: every command checks its arguments, calls one room, prints a result. Results go to stdout (`--json` for machines),
+messages to stderr. Exit codes: 0 done, 1 failed, 2 wrong use, 3 done with losses.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+if TYPE_CHECKING:
+    from recordings.cell import Cell
+    from recordings.supervisor import Supervisor
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+LOSSY: Final = 3
+SHIPPED: Final = Path(__file__).parent / "models" / "shipped" / "statistics"
+"""The detector that judges when neither cell file nor command names one; `docs/statistics.md` says how it was made."""
+
+CellOption = Annotated[Path | None, typer.Option("--cell", help="Cell file; without it, the simulated cell.")]
+RootOption = Annotated[Path | None, typer.Option("--root", help="Folder of all recordings.")]
+RuntimeOption = Annotated[Path | None, typer.Option("--runtime", help="Folder in which the processes meet.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+CheckpointOption = Annotated[Path | None, typer.Option("--checkpoint", help="Trained detector to judge with.")]
+DataOption = Annotated[Path, typer.Option("--data", help="Folder of recorded welds.")]
+
+_debug = False
+
+
+@app.callback(invoke_without_command=True)
+def main(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Full messages and tracebacks.")] = False,
+) -> None:
+    """See, hear and judge a robotic weld while it happens, and keep every weld as training data."""
+    global _debug
+    _debug = debug
+    logging.basicConfig(
+        level=logging.DEBUG if debug else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(threadName)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    if context.invoked_subcommand is None:
+        context.invoke(run)
+
+
+# -- live ----------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def run(
+    cell: CellOption = None,
+    root: RootOption = None,
+    runtime: RuntimeOption = None,
+    checkpoint: CheckpointOption = None,
+    headless: Annotated[bool, typer.Option("--headless", help="No window: capture, judge and record.")] = False,
+    seconds: Annotated[float | None, typer.Option("--for", help="Stop after this many seconds (headless).")] = None,
+    welds: Annotated[int | None, typer.Option("--welds", help="Stop after this many welds (headless).")] = None,
+    inject: Annotated[list[str] | None, typer.Option("--inject", help="kill|freeze|drop|clock-step:STREAM@S")] = None,
+    report: Annotated[Path | None, typer.Option("--report", help="Write the screen's own timings here.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Capture, show, judge and record; attaches to a capture process that already runs for this cell."""
+    supervisor = _live(cell, root, runtime, checkpoint, seconds, welds, inject or [], headless)
+    if headless:
+        _run_headless(supervisor, as_json)
+        return
+    if not _has_display():
+        raise typer.Exit(_fail("no display: start this on a desktop, or use `run --headless`"))
+    from gui.launch import run_gui
+
+    supervisor.ensure()
+    code = run_gui(
+        data_endpoint=supervisor.runtime.data,
+        control_endpoint=supervisor.runtime.control,
+        supervise=supervisor.ensure,
+        report=report,
+    )
+    supervisor.shutdown()
+    raise typer.Exit(code)
+
+
+@app.command()
+def record(
+    cell: Annotated[Path, typer.Option("--cell", help="Cell file.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to record into.")],
+    seconds: Annotated[float | None, typer.Option("--for", help="Stop after this many seconds.")] = None,
+    runtime: RuntimeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Capture to disk without judging."""
+    supervisor = _live(cell, out, runtime, None, seconds, None, [], True, judged=False)
+    _run_headless(supervisor, as_json)
+
+
+def _live(
+    cell: Path | None,
+    root: Path | None,
+    runtime: Path | None,
+    checkpoint: Path | None,
+    seconds: float | None,
+    welds: int | None,
+    inject: list[str],
+    headless: bool,
+    judged: bool = True,
+) -> "Supervisor":
+    """Check the cell file and prepare the processes that serve it."""
+    from recordings.cell import load_cell
+    from recordings.runtime import Runtime, default_runtime
+    from recordings.supervisor import Supervisor
+
+    loaded = load_cell(cell)
+    place = Runtime(runtime or default_runtime(loaded.name))
+    shared = ["--runtime", str(place.folder), *(["--cell", str(cell.resolve())] if cell else [])]
+    capture = [*shared, *(["--root", str(root.resolve())] if root else [])]
+    capture += ["--for", str(seconds)] if seconds is not None else []
+    capture += ["--welds", str(welds)] if welds is not None else []
+    capture += [part for fault in inject for part in ("--inject", fault)]
+    capture += ["--strict"] if headless else []
+    capture += [] if judged else ["--no-judge"]
+    commands = {"capture": capture}
+    if judged:
+        found = _checkpoint(loaded, checkpoint)
+        commands["detector"] = [*shared, "--checkpoint", str(found)]
+    once = frozenset({"capture"}) if headless else frozenset()
+    return Supervisor(place, commands, once)
+
+
+def _run_headless(supervisor: "Supervisor", as_json: bool) -> None:
+    """Run capture and detector to the end, and print the summary."""
+    busy = supervisor.runtime.holder("capture")
+    if busy is not None:
+        raise typer.Exit(_fail(f"process {busy} already captures this cell; stop it, or give another --runtime"))
+    stopping: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda received, _: stopping.append(received))
+    supervisor.runtime.summary.unlink(missing_ok=True)
+    supervisor.ensure()
+    capture = supervisor.child("capture")
+    assert capture is not None
+    while capture.poll() is None:
+        if stopping:
+            stopping.clear()
+            capture.terminate()
+        with contextlib.suppress(ValueError):
+            message = supervisor.ensure()
+            if message:
+                typer.echo(message, err=True)
+        time.sleep(0.2)
+    supervisor.shutdown()
+    if capture.returncode != 0 or not supervisor.runtime.summary.exists():
+        raise typer.Exit(capture.returncode if capture.returncode in (1, 2) else 1)
+    summary = json.loads(supervisor.runtime.summary.read_text(encoding="utf-8"))
+    _print(summary, as_json, _run_lines)
+    lossy = any(stream["dropped"] for stream in summary["streams"].values())
+    raise typer.Exit(LOSSY if lossy or any(weld["problem"] for weld in summary["welds"]) else 0)
+
+
+def _run_lines(summary: dict[str, Any]) -> Iterator[str]:
+    for weld in summary["welds"]:
+        yield f"{weld['key']}  {weld['verdict']:7}  {weld['reason']}"
+        yield f"    recorded in {weld['path']}" + (f"  ({weld['problem']})" if weld["problem"] else "")
+    for name, stream in summary["streams"].items():
+        yield f"{name}: {stream['received']} received, {stream['dropped']} dropped, {stream['rate_hz']:g} per second"
+    latency = summary["latency_ms"]["window_to_verdict"]
+    yield f"{summary['windows']} windows judged; window to verdict p95 {latency['p95']} ms"
+
+
+@app.command(hidden=True)
+def capture(
+    runtime: Annotated[Path, typer.Option("--runtime")],
+    cell: CellOption = None,
+    root: RootOption = None,
+    seconds: Annotated[float | None, typer.Option("--for")] = None,
+    welds: Annotated[int | None, typer.Option("--welds")] = None,
+    inject: Annotated[list[str] | None, typer.Option("--inject")] = None,
+    strict: Annotated[bool, typer.Option("--strict")] = False,
+    no_judge: Annotated[bool, typer.Option("--no-judge")] = False,
+) -> None:
+    """The capture process (started by `run` and `record`)."""
+    from recordings.capture import CaptureOptions, run_capture
+    from recordings.cell import load_cell
+    from recordings.runtime import Runtime
+
+    loaded = load_cell(cell)
+    options = CaptureOptions(for_s=seconds, welds=welds, faults=inject or (), strict=strict, judged=not no_judge)
+    run_capture(loaded, Runtime(runtime), root or loaded.root, options)
+
+
+@app.command(hidden=True)
+def detector(
+    runtime: Annotated[Path, typer.Option("--runtime")],
+    checkpoint: Annotated[Path, typer.Option("--checkpoint")],
+    cell: CellOption = None,
+) -> None:
+    """The detector process (started by `run` and `replay`)."""
+    from models.detector import run_detector
+    from recordings.cell import load_cell
+    from recordings.runtime import Runtime
+
+    loaded = load_cell(cell)
+    place = Runtime(runtime)
+    with place.hold("detector"):
+        run_detector(
+            data_endpoint=place.data,
+            control_endpoint=place.control,
+            checkpoint=checkpoint,
+            required=loaded.judge.required,
+            alpha=loaded.judge.alpha,
+        )
+
+
+# -- replay --------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def replay(
+    weld: Annotated[Path, typer.Argument(help="Folder of a recorded or imported weld.")],
+    speed: Annotated[float, typer.Option("--speed", help="Times real time; 0 is as fast as possible.")] = 1.0,
+    headless: Annotated[bool, typer.Option("--headless", help="No window: judge it as fast as possible.")] = False,
+    cell: CellOption = None,
+    checkpoint: CheckpointOption = None,
+    no_model: Annotated[bool, typer.Option("--no-model", help="Decode and align only.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Play a recorded weld through the same path as a live one."""
+    from recordings.cell import load_cell
+    from recordings.reader import WeldReader
+
+    loaded = load_cell(cell)
+    reader = WeldReader(weld)
+    found = _checkpoint(loaded, checkpoint)
+    if headless or as_json or not _has_display():
+        from models.replaying import replay_weld
+
+        result = replay_weld(reader, None if no_model else found, loaded.judge.required, loaded.judge.alpha)
+        _print(result, as_json, _replay_lines)
+        raise typer.Exit(0)
+    _replay_on_screen(weld, speed, cell, found)
+
+
+def _replay_lines(result: dict[str, Any]) -> Iterator[str]:
+    for weld in result["welds"]:
+        yield f"{weld['key']}: arc from {weld['arc_on_s']} s to {weld['arc_off_s']} s; present: {weld['present']}"
+        yield f"{weld['verdict']}: {weld['reason']}"
+    yield f"{result['windows']} windows at {result['speed_x_realtime']} x real time"
+    if result["against_live"] is not None:
+        yield "against the scores given live: {equal} equal, {different} different, {missing} missing".format(
+            **result["against_live"]
+        )
+
+
+def _replay_on_screen(weld: Path, speed: float, cell: Path | None, checkpoint: Path) -> None:
+    from gui.launch import run_gui
+
+    from recordings.runtime import Runtime, default_runtime
+    from recordings.supervisor import Supervisor
+
+    place = Runtime(default_runtime(f"replay-{os.getpid()}"))
+    shared = ["--runtime", str(place.folder)]
+    commands = {
+        "replay-server": [*shared, "--speed", str(speed), str(weld.resolve())],
+        "detector": [*shared, "--checkpoint", str(checkpoint), *(["--cell", str(cell.resolve())] if cell else [])],
+    }
+    supervisor = Supervisor(place, commands)
+    supervisor.ensure()
+    code = run_gui(data_endpoint=place.data, control_endpoint=place.control, supervise=supervisor.ensure)
+    supervisor.shutdown()
+    raise typer.Exit(code)
+
+
+@app.command("replay-server", hidden=True)
+def replay_server(
+    weld: Annotated[Path, typer.Argument()],
+    runtime: Annotated[Path, typer.Option("--runtime")],
+    speed: Annotated[float, typer.Option("--speed")] = 1.0,
+) -> None:
+    """Publishes a recorded weld in place of the capture process (started by `replay`)."""
+    from recordings.replay import run_replay
+    from recordings.runtime import Runtime
+
+    run_replay(weld, Runtime(runtime), speed)
+
+
+# -- data ----------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def devices(
+    check: Annotated[bool, typer.Option("--check", help="Open each device briefly.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List cameras, microphones and serial ports as lines for a cell file."""
+    from acquisition.discovery import list_devices
+
+    found = list_devices(check=check)
+    _print(
+        {"devices": found}, as_json, lambda result: (line for device in result["devices"] for line in device["lines"])
+    )
+
+
+@app.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(help="A Weld-4M tree, a flat folder, or one weld's files.")],
+    destination: Annotated[Path, typer.Argument(help="Folder for the imported welds.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Report only.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn Weld-4M folders into welds that can be replayed, judged and trained on."""
+    from recordings.importer import import_welds
+
+    report = import_welds(source, destination, dry_run=dry_run, progress=_progress("imported"))
+    result = {"imported": report.imported, "skipped": report.skipped, "warnings": report.warnings}
+    _print(result, as_json, _import_lines)
+    raise typer.Exit(LOSSY if report.skipped else 0)
+
+
+def _import_lines(result: dict[str, Any]) -> Iterator[str]:
+    yield f"{len(result['imported'])} imported, {len(result['skipped'])} skipped, {len(result['warnings'])} warnings"
+    for entry in result["skipped"]:
+        yield f"skipped {entry['key']}: {entry['reason']}"
+    for entry in result["warnings"]:
+        yield f"{entry['key']}: {entry['what']}"
+
+
+@app.command()
+def verify(path: Annotated[Path, typer.Argument(help="A weld folder or a root.")], as_json: JsonOption = False) -> None:
+    """Check hashes, counts, times and decodability; measure sync between the streams."""
+    from recordings.verify import verify as check
+
+    _report_welds(check(path), as_json)
+
+
+@app.command()
+def recover(
+    path: Annotated[Path, typer.Argument(help="A weld folder or a root.")], as_json: JsonOption = False
+) -> None:
+    """Finish welds that a crash left open; never alters sample data."""
+    from recordings.recovery import recover as finish
+
+    _report_welds(finish(path), as_json)
+
+
+def _report_welds(reports: list[Any], as_json: bool) -> None:
+    import msgspec
+
+    welds = [msgspec.to_builtins(report) for report in reports]
+    _print({"welds": welds}, as_json, _weld_lines)
+    if any(not weld["ok"] for weld in welds):
+        raise typer.Exit(1)
+    raise typer.Exit(LOSSY if any(loss["items"] for weld in welds for loss in weld["losses"].values()) else 0)
+
+
+def _weld_lines(result: dict[str, Any]) -> Iterator[str]:
+    for weld in result["welds"]:
+        yield f"{weld['path']}: {weld['state']}, {'ok' if weld['ok'] else 'NOT OK'}"
+        for stream, loss in weld["losses"].items():
+            yield f"    {stream}: lost {loss['items']} items ({loss['seconds']:.3f} s)"
+        for problem in weld["problems"]:
+            yield f"    {problem}"
+        for stream, sync in weld.get("sync", {}).items():
+            yield f"    {stream}: {json.dumps(sync)}"
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Option("--out", help="Folder for the welds.")],
+    n: Annotated[int, typer.Option("--n", help="Number of welds.")],
+    classes: Annotated[list[str] | None, typer.Option("--class", help="Class; repeat for several in turn.")] = None,
+    severity: Annotated[float | None, typer.Option("--severity", help="0-1; without it, drawn from 0.5-1.")] = None,
+    seed: Annotated[int, typer.Option("--seed")] = 1,
+    per_session: Annotated[int, typer.Option("--per-session", help="Welds per session.")] = 20,
+    cell: CellOption = None,
+    workers: Annotated[int, typer.Option("--workers")] = 2,
+    as_json: JsonOption = False,
+) -> None:
+    """Write simulated welds with truth, in the app's own format, faster than real time."""
+    from recordings.cell import load_cell
+    from recordings.simulate import plan
+    from recordings.simulate import simulate as write
+
+    span = (0.5, 1.0) if severity is None else (severity, severity)
+    orders = plan(n, classes or ["good"], span, seed, per_session)
+    _print(write(orders, load_cell(cell), out, workers=workers, progress=_progress("simulated")), as_json)
+
+
+# -- models --------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def train(
+    model: Annotated[str, typer.Argument(help="statistics")],
+    data: DataOption,
+    out: Annotated[Path, typer.Option("--out", help="Run folder.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Fit a detector on good welds."""
+    from models.training import train as fit
+
+    _print(fit(model, data, out, progress=_progress("read")), as_json)
+
+
+@app.command()
+def calibrate(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder or checkpoint.")],
+    data: DataOption,
+    cell: CellOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Set the thresholds from a cell's own good welds."""
+    from models.training import calibrate as fit
+
+    from recordings.cell import load_cell
+
+    _print(fit(run_folder, data, load_cell(cell).name, progress=_progress("read")), as_json)
+
+
+@app.command()
+def evaluate(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder or checkpoint.")],
+    data: DataOption,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge welds with known labels and say honestly how well it went."""
+    from models.evaluation import evaluate as judge
+
+    _print(judge(run_folder, data, progress=_progress("judged")), as_json)
+
+
+@app.command()
+def bench(
+    name: Annotated[str, typer.Argument(help="live, replay, survive, or train")],
+    out: Annotated[Path | None, typer.Option("--out", help="Where to work; a temporary folder without it.")] = None,
+    n: Annotated[int, typer.Option("--n", help="Repetitions.")] = 30,
+    as_json: JsonOption = True,
+) -> None:
+    """Run one of the project's own measurements."""
+    from recordings.bench import BENCHES
+
+    if name not in BENCHES:
+        raise typer.Exit(_fail(f"no bench '{name}'; there are {', '.join(BENCHES)}", 2))
+    _print(BENCHES[name](out, n), as_json)
+
+
+# -- shared --------------------------------------------------------------------------------------------------------
+
+
+def _checkpoint(cell: "Cell", given: Path | None) -> Path:
+    if given is not None:
+        return given.resolve()
+    return (cell.path.parent / cell.judge.checkpoint).resolve() if cell.judge.checkpoint else SHIPPED
+
+
+def _has_display() -> bool:
+    if sys.platform != "linux":
+        return True
+    known = ("DISPLAY", "WAYLAND_DISPLAY")
+    return any(os.environ.get(name) for name in known) or os.environ.get("QT_QPA_PLATFORM") in ("offscreen", "vnc")
+
+
+def _print(
+    result: dict[str, Any], as_json: bool, lines: Callable[[dict[str, Any]], Iterator[str]] | None = None
+) -> None:
+    if as_json or lines is None:
+        typer.echo(json.dumps(result, indent=None if as_json else 2))
+    else:
+        for line in lines(result):
+            typer.echo(line)
+
+
+def _progress(word: str) -> Callable[[int, int], None]:
+    """A progress line with the time left on stderr (one a second; silent when it is no terminal and at the end)."""
+    began = last = time.monotonic()
+
+    def show(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last > (1.0 if sys.stderr.isatty() else 15.0) and done:
+            last = now
+            left = (now - began) / done * (total - done)
+            typer.echo(f"{word} {done} of {total}, {left:.0f} s left", err=True)
+
+    return show
+
+
+def _fail(message: str, code: int = 1) -> int:
+    typer.echo(message, err=True)
+    return code
+
+
+def _known_errors() -> tuple[type[Exception], ...]:
+    """Errors whose message is already the one line that a user needs."""
+    from acquisition.driver import DeviceError
+    from acquisition.transport import TransportError
+    from recordings.cell import CellError
+    from recordings.runtime import AlreadyRunningError
+    from recordings.simulate import SimulationError
+    from recordings.weld_folder import RecordingError, WeldError
+
+    return (DeviceError, TransportError, CellError, AlreadyRunningError, SimulationError, RecordingError, WeldError)
+
+
+def entry() -> None:
+    """Run the command line; known errors become one line and exit code 1 (2 for a wrong cell file)."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except Exception as error:
+        if _debug:
+            raise
+        if isinstance(error, _known_errors()) or type(error).__module__.startswith(("models.", "recordings.")):
+            raise SystemExit(_fail(str(error), 2 if type(error).__name__ == "CellError" else 1)) from None
+        text = f"{type(error).__name__}: {error}; run again with --debug for details (app.py --debug COMMAND)"
+        raise SystemExit(_fail(text)) from None
+
+
+if __name__ == "__main__":
+    entry()

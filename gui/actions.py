@@ -1,0 +1,188 @@
+"""Everything that can be done at the screen, with its key: the table that menus, buttons, tooltips and tests read."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from PySide6.QtCore import QT_TRANSLATE_NOOP, QCoreApplication, Qt
+from PySide6.QtGui import QAction, QKeySequence
+from PySide6.QtWidgets import QToolButton, QWidget
+
+from recordings.verdict import CLASSES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionSpec:
+    """One thing that can be done.
+
+    Attributes:
+        name: Name in code, of the `QAction` and, with `button_` before it, of its button.
+        text: Short text for menus and buttons (English source of the translation).
+        key: Key in Qt's portable spelling; unique.
+        menu: Menu that it stands in.
+        tip: What it does, in one sentence.
+        checkable: It is a switch.
+        control: `objectName` of the control on the page that does the same.
+    """
+
+    name: str
+    text: str
+    key: str
+    menu: str
+    tip: str
+    control: str
+    checkable: bool = False
+
+
+def _spec(
+    name: str, text: object, key: str, menu: str, tip: object, *, checkable: bool = False, control: str = ""
+) -> ActionSpec:
+    """Make a row; what `QT_TRANSLATE_NOOP` gives back is text, though its type does not say so."""
+    control = control or f"button_{name}"
+    return ActionSpec(name=name, text=str(text), key=key, menu=menu, tip=str(tip), checkable=checkable, control=control)
+
+
+_LABEL_KEYS: Final = (*"0123456789", "Alt+0", "Alt+1")
+
+ACTIONS: Final[tuple[ActionSpec, ...]] = (
+    _spec(
+        "arm",
+        QT_TRANSLATE_NOOP("Actions", "ARM"),
+        "F2",
+        "Weld",
+        QT_TRANSLATE_NOOP("Actions", "Let the arc start a recording by itself"),
+        checkable=True,
+    ),
+    _spec(
+        "record",
+        QT_TRANSLATE_NOOP("Actions", "RECORD"),
+        "R",
+        "Weld",
+        QT_TRANSLATE_NOOP("Actions", "Start a recording by hand; while one runs: stop it (asks once)"),
+    ),
+    _spec(
+        "mark",
+        QT_TRANSLATE_NOOP("Actions", "MARK"),
+        "M",
+        "Weld",
+        QT_TRANSLATE_NOOP("Actions", "Set a mark with the note in the weld being recorded"),
+    ),
+    _spec(
+        "acknowledge",
+        QT_TRANSLATE_NOOP("Actions", "Acknowledge"),
+        "A",
+        "Weld",
+        QT_TRANSLATE_NOOP("Actions", "Acknowledge all alarms"),
+    ),
+    *(
+        _spec(
+            f"label_{i}",
+            name.replace("_", " "),
+            key,
+            "Label",
+            f"{i}: {name.replace('_', ' ')}",
+            control="label_chooser",
+        )
+        for i, (name, key) in enumerate(zip(CLASSES, _LABEL_KEYS, strict=True))
+    ),
+    _spec(
+        "start",
+        "|<",
+        "Home",
+        "Replay",
+        QT_TRANSLATE_NOOP("Actions", "Replay: go to the start"),
+    ),
+    _spec("step_back", "<", "Left", "Replay", QT_TRANSLATE_NOOP("Actions", "Replay: step back by 0.1 s")),
+    _spec(
+        "play",
+        QT_TRANSLATE_NOOP("Actions", "Play"),
+        "Space",
+        "Replay",
+        QT_TRANSLATE_NOOP("Actions", "Replay: play or pause"),
+        checkable=True,
+    ),
+    _spec("step", ">", "Right", "Replay", QT_TRANSLATE_NOOP("Actions", "Replay: step on by 0.1 s")),
+    _spec("fast_back", "<<", "Shift+Left", "Replay", QT_TRANSLATE_NOOP("Actions", "Replay: jump back by 2 s")),
+    _spec("fast", ">>", "Shift+Right", "Replay", QT_TRANSLATE_NOOP("Actions", "Replay: jump on by 2 s")),
+    _spec("end", ">|", "End", "Replay", QT_TRANSLATE_NOOP("Actions", "Replay: go to the end")),
+    _spec("speed_1", "1x", "Ctrl+1", "Replay", QT_TRANSLATE_NOOP("Actions", "Replay: real time"), checkable=True),
+    _spec("speed_2", "2x", "Ctrl+2", "Replay", QT_TRANSLATE_NOOP("Actions", "Replay: twice real time"), checkable=True),
+    _spec(
+        "speed_max",
+        QT_TRANSLATE_NOOP("Actions", "max"),
+        "Ctrl+3",
+        "Replay",
+        QT_TRANSLATE_NOOP("Actions", "Replay: as fast as possible"),
+        checkable=True,
+    ),
+    _spec(
+        "freeze",
+        QT_TRANSLATE_NOOP("Actions", "Freeze"),
+        "P",
+        "View",
+        QT_TRANSLATE_NOOP("Actions", "Freeze picture and curves; recording and judging go on"),
+        checkable=True,
+    ),
+    _spec(
+        "blob",
+        QT_TRANSLATE_NOOP("Actions", "Arc outline"),
+        "O",
+        "View",
+        QT_TRANSLATE_NOOP("Actions", "Outline the arc in the camera picture"),
+        checkable=True,
+    ),
+    _spec(
+        "light",
+        QT_TRANSLATE_NOOP("Actions", "Light"),
+        "F10",
+        "View",
+        QT_TRANSLATE_NOOP("Actions", "Light instead of dark colours"),
+        checkable=True,
+    ),
+    _spec(
+        "full_screen",
+        QT_TRANSLATE_NOOP("Actions", "Full screen"),
+        "F11",
+        "View",
+        QT_TRANSLATE_NOOP("Actions", "Fill the screen"),
+        checkable=True,
+    ),
+    _spec(
+        "devices",
+        QT_TRANSLATE_NOOP("Actions", "Use my devices"),
+        "F3",
+        "Cell",
+        QT_TRANSLATE_NOOP("Actions", "How to put your own devices into a cell file"),
+    ),
+)
+MENUS: Final = ("Cell", "Weld", "Label", "Replay", "View")
+
+
+def translated(text: str) -> str:
+    """Translate a text of the table."""
+    return QCoreApplication.translate("Actions", text)
+
+
+def make_actions(owner: QWidget) -> dict[str, QAction]:
+    """Make the `QAction` of every row, with its key, as actions of `owner`; by name."""
+    actions = {}
+    for spec in ACTIONS:
+        action = QAction(translated(spec.text), owner)
+        action.setObjectName(spec.name)
+        action.setShortcut(QKeySequence(spec.key))
+        action.setShortcutContext(Qt.ShortcutContext.WindowShortcut)
+        action.setAutoRepeat(spec.menu == "Replay")
+        action.setCheckable(spec.checkable)
+        action.setToolTip(f"{translated(spec.tip)} ({spec.key})")
+        owner.addAction(action)
+        actions[spec.name] = action
+    return actions
+
+
+def make_button(action: QAction, *, main: bool = False) -> QToolButton:
+    """Make the touch button of an action; text, tooltip, state and effect all come from the action."""
+    button = QToolButton()
+    button.setDefaultAction(action)
+    button.setObjectName(f"button_{action.objectName()}")
+    button.setAccessibleName(translated(next(spec.tip for spec in ACTIONS if spec.name == action.objectName())))
+    button.setProperty("role", "main" if main else "plain")
+    return button

@@ -1,0 +1,240 @@
+"""How every stream, the detector, the disk and the screen itself are doing."""
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Final
+
+from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QPointF, QRectF, Qt
+from PySide6.QtGui import QColor, QIcon, QPainter, QPen
+from PySide6.QtWidgets import (
+    QAbstractItemView,
+    QFrame,
+    QHBoxLayout,
+    QHeaderView,
+    QLabel,
+    QProgressBar,
+    QStyledItemDelegate,
+    QStyleOptionViewItem,
+    QTableWidget,
+    QTableWidgetItem,
+    QVBoxLayout,
+)
+
+from gui.shapes import Shape, icon_for
+from gui.theme import NO_GO, WARNING
+from gui.weld_info import ElidedLabel
+from recordings.status import CellStatus, StreamStatus
+
+_HISTORY: Final = 60
+_HISTORY_ROLE: Final = int(Qt.ItemDataRole.UserRole)
+_OLD_S: Final = 2.0
+_ROW_PX: Final = 22
+
+
+class HealthTable(QFrame):
+    """A row per stream; below it detector, write buffer, disk and screen."""
+
+    def __init__(self) -> None:
+        """Start without streams."""
+        super().__init__()
+        self.setObjectName("health_panel")
+        self.setProperty("role", "panel")
+        self._history: dict[str, deque[float]] = {}
+        self.table = QTableWidget(0, 7)
+        self.table.setObjectName("health_table")
+        self.table.setAccessibleName(self.tr("Health of the streams"))
+        self.table.setToolTip(self.tr("State, rate, losses, age and clock of every stream"))
+        headers = ("Stream", "State", "Rate", "Lost", "Age", "Clock offset", "Trend")
+        self.table.setHorizontalHeaderLabels([self.tr(header) for header in headers])
+        self.table.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
+        self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.table.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self.table.setShowGrid(False)
+        self.table.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.table.verticalHeader().hide()
+        self.table.verticalHeader().setDefaultSectionSize(_ROW_PX)
+        header = self.table.horizontalHeader()
+        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        header.setStretchLastSection(True)
+        header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
+        self._spark = _Sparkline(self.table)
+        self.table.setItemDelegateForColumn(6, self._spark)
+        self.detector = ElidedLabel("health_detector", "small")
+        self.disk = self._line("health_disk", self.tr("Where recordings go"))
+        self.lag = self._line("health_screen", self.tr("How far this screen is behind the cell"))
+        self.buffer = QProgressBar()
+        self.buffer.setObjectName("write_buffer")
+        self.buffer.setAccessibleName(self.tr("Fill of the write buffer"))
+        self.buffer.setToolTip(
+            self.tr("How full the fullest queue between devices and disk is; at 100 % items are lost")
+        )
+        self.buffer.setRange(0, 100)
+        self.buffer.setFixedSize(120, 14)
+        self.buffer.setTextVisible(False)
+        self._fill = self._line("write_buffer_fill", self.buffer.toolTip())
+        bottom = QHBoxLayout()
+        bottom.setSpacing(8)
+        bottom.addWidget(self._fill)
+        bottom.addWidget(self.buffer)
+        bottom.addWidget(self.disk, 1)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(8, 2, 8, 4)
+        layout.setSpacing(0)
+        layout.addWidget(self.table)
+        top = QHBoxLayout()
+        top.addWidget(self.detector, 1)
+        top.addWidget(self.lag)
+        layout.addLayout(top)
+        layout.addLayout(bottom)
+        self.show_status(None)
+
+    def _line(self, name: str, tip: str) -> QLabel:
+        label = QLabel()
+        label.setObjectName(name)
+        label.setProperty("role", "small")
+        label.setToolTip(tip)
+        label.setTextFormat(Qt.TextFormat.PlainText)
+        return label
+
+    def show_status(self, status: CellStatus | None) -> None:
+        """Show a status; None: nothing is known now, which is shown as that, not as the last known."""
+        streams = status.streams if status else []
+        self.table.setRowCount(max(1, len(streams)))
+        rows = self.table.rowCount()
+        top = self.table.horizontalHeader().sizeHint().height() + 2
+        self.table.setMinimumHeight(min(4, rows) * _ROW_PX + top)
+        self.table.setMaximumHeight(rows * _ROW_PX + top)
+        if not streams:
+            self._fill_row(0, [self.tr("no streams known"), "", "", "", "", "", ""], None)
+        for row, stream in enumerate(streams):
+            history = self._history.setdefault(stream.name, deque(maxlen=_HISTORY))
+            history.append(stream.rate_hz if stream.state == "streaming" else 0.0)
+            self._fill_stream(row, stream, list(history))
+        if status is None:
+            self.detector.setText(self.tr("Detector: unknown"))
+            self.disk.setText(self.tr("Disk: unknown"))
+            self._fill.setText(self.tr("Write buffer: unknown"))
+            self.buffer.setValue(0)
+            return
+        self._fill.setText(self.tr("Write buffer {0:.0f} %").format(100 * status.write_buffer))
+        self.buffer.setValue(round(100 * status.write_buffer))
+        full = status.write_buffer > 0.5
+        chunk = WARNING if full else self.palette().placeholderText().color().name()
+        self.buffer.setStyleSheet(f"QProgressBar::chunk {{ background: {chunk}; }}")
+        free = self.tr("{0:.0f} GB free").format(status.disk_free_bytes / 1e9)
+        left = self.tr("time left unknown") if status.disk_left_s is None else _left(status.disk_left_s)
+        self.disk.setText(self.tr("Disk: {0}, {1}").format(free, left))
+        self.detector.setText(self._detector_line(status))
+
+    def show_screen(self, latency_ms: Mapping[str, float] | None, lost: int, drawn_hz: float) -> None:
+        """Show how far the screen lags and what was lost on the way to it."""
+        if latency_ms is None:
+            words = self.tr("Screen: no picture yet")
+        else:
+            words = self.tr("Screen: {0:.0f} ms behind (95 %: {1:.0f}), {2:.0f} pictures/s").format(
+                latency_ms["p50"], latency_ms["p95"], drawn_hz
+            )
+        if lost:
+            words += self.tr("; {0} messages lost on the way here").format(lost)
+        if words != self.lag.text():
+            self.lag.setText(words)
+
+    def _detector_line(self, status: CellStatus) -> str:
+        detector = status.detector
+        words = self.tr("Detector: {0} {1}").format(detector.name, detector.state)
+        if detector.latency_ms is not None:
+            words += self.tr(", {0:.0f} ms (95 %: {1:.0f})").format(*detector.latency_ms)
+        if status.transport_lost:
+            words += self.tr(", {0} messages lost on the way to it").format(status.transport_lost)
+        return f"{words}: {detector.problem}" if detector.problem else words
+
+    def _fill_stream(self, row: int, stream: StreamStatus, history: list[float]) -> None:
+        flows = stream.state == "streaming"
+        photos = stream.modality == "post_images"
+        late = flows and not photos and stream.age_s is not None and stream.age_s > _OLD_S
+        shape = Shape.PENDING if late or stream.state == "opening" else Shape.GO if flows else Shape.NO_GO
+        if stream.state == "closed":
+            shape = Shape.NO_DATA
+        words = self.tr("silent") if late else self.tr("ok") if flows else stream.state.upper()
+        rate = self.tr("{0} photos").format(stream.received) if photos else f"{stream.rate_hz:.1f} Hz"
+        if not photos and stream.modality == "audio" and stream.rate_hz >= 1000:
+            rate = f"{stream.rate_hz / 1000:.2f} kHz"
+        age = "–" if stream.age_s is None else _age(stream.age_s)
+        cells = [
+            stream.name + ("" if stream.required else self.tr(" (optional)")),
+            words,
+            rate,
+            str(stream.dropped),
+            age,
+            _clock(stream),
+            stream.problem or "",
+        ]
+        items = self._fill_row(row, cells, shape)
+        items[6].setData(_HISTORY_ROLE, None if stream.problem or photos else history)
+        for item in items:
+            item.setToolTip(stream.problem or _drift(stream) or self.table.toolTip())
+        items[3].setForeground(QColor(NO_GO) if stream.dropped else self.palette().text().color())
+
+    def _fill_row(self, row: int, cells: list[str], shape: Shape | None) -> list[QTableWidgetItem]:
+        """Write a row, touching only what changed, and give its items."""
+        items = []
+        for column, words in enumerate(cells):
+            item = self.table.item(row, column)
+            if item is None:
+                item = QTableWidgetItem()
+                self.table.setItem(row, column, item)
+            if item.text() != words:
+                item.setText(words)
+            items.append(item)
+        items[6].setData(_HISTORY_ROLE, None)
+        drawn = (shape and shape.value, self.palette().base().color().name())
+        if items[1].data(_HISTORY_ROLE) != drawn:
+            items[1].setData(_HISTORY_ROLE, drawn)
+            items[1].setIcon(QIcon() if shape is None else icon_for(shape, self))
+        return items
+
+
+class _Sparkline(QStyledItemDelegate):
+    """Paints a list of rates as a thin line; plain text where there is none."""
+
+    def paint(
+        self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex
+    ) -> None:
+        """Paint the line, from zero to the largest rate."""
+        history: Any = index.data(_HISTORY_ROLE)
+        if not history:
+            super().paint(painter, option, index)
+            return
+        area = QRectF(option.rect).adjusted(4, 6, -4, -6)
+        most = max(*history, 1e-9) * 1.1
+        step = area.width() / (_HISTORY - 1)
+        first = area.right() - step * (len(history) - 1)
+        points = [QPointF(first + i * step, area.bottom() - area.height() * v / most) for i, v in enumerate(history)]
+        painter.setPen(QPen(option.palette.placeholderText().color(), 1))
+        painter.drawPolyline(points)
+
+
+def _age(seconds: float) -> str:
+    return (
+        f"{1000 * seconds:.0f} ms"
+        if seconds < 1
+        else f"{seconds:.1f} s"
+        if seconds < 100
+        else f"{seconds / 60:.0f} min"
+    )
+
+
+def _clock(stream: StreamStatus) -> str:
+    if stream.offset_ms is None:
+        return "–"
+    sigma = "" if stream.sigma_ms is None else f" ± {stream.sigma_ms:.2f}"
+    return f"{stream.offset_ms:+.2f}{sigma} ms"
+
+
+def _drift(stream: StreamStatus) -> str:
+    return "" if stream.drift_ppm is None else f"{stream.name}: clock drift {stream.drift_ppm:+.1f} ppm"
+
+
+def _left(seconds: float) -> str:
+    hours = seconds / 3600
+    return f"{hours:.0f} h left" if hours >= 2 else f"{seconds / 60:.0f} min left"

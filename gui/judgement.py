@@ -1,0 +1,119 @@
+"""What may be said on the screen about the current weld: anything unknown, stale or foreign is NO DATA, never GO."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from PySide6.QtCore import QCoreApplication
+
+from gui.shapes import Shape
+from recordings.status import CellStatus, WeldStatus
+from recordings.verdict import Verdict, VerdictWord
+
+STALE_S: Final = 1.5
+"""A status older than this (it comes four times a second) means that the capture process is gone."""
+
+SHAPES: Final[dict[VerdictWord, Shape]] = {"GO": Shape.GO, "NO-GO": Shape.NO_GO, "NO DATA": Shape.NO_DATA}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What the verdict tile shows.
+
+    Attributes:
+        word: The word.
+        shape: The shape beside it; `PENDING` as long as the verdict may still change.
+        reason: One line below.
+        weld: The current weld, or None.
+        verdict: The verdict behind the word, or None where the screen has none that it may trust.
+    """
+
+    word: VerdictWord
+    shape: Shape
+    reason: str
+    weld: WeldStatus | None = None
+    verdict: Verdict | None = None
+
+    @property
+    def provisional(self) -> bool:
+        """The word may still change."""
+        return self.shape is Shape.PENDING
+
+
+def current_weld(status: CellStatus) -> WeldStatus | None:
+    """Give the weld that the screen speaks of: the one being recorded, else the newest."""
+    if status.recording:
+        return next((weld for weld in status.welds if weld.key == status.weld), None)
+    return status.welds[0] if status.welds else None
+
+
+def judge_screen(status: CellStatus | None, age_s: float, verdicts: Mapping[str, Verdict]) -> Shown:
+    """Decide what the verdict tile says.
+
+    Args:
+        status: The newest status, or None before the first.
+        age_s: Seconds since it came (since the start, before the first).
+        verdicts: The newest verdict per weld key.
+    """
+    if status is None:
+        return _no_data(_tr("connecting to the cell ({0:.0f} s)").format(age_s))
+    if age_s > STALE_S:
+        return _no_data(_tr("capture process is gone: no word from it for {0:.0f} s").format(age_s))
+    weld = current_weld(status)
+    if weld is None:
+        if status.recording:
+            return _no_data(_tr("a weld begins"), pending=True)
+        return _no_data(_tr("no weld yet; armed") if status.armed else _tr("no weld yet; not armed"))
+    if weld.phase == "failed":
+        return _no_data(weld.problem or _tr("the recording failed"), weld)
+    if (problem := _detector_problem(status)) is not None:
+        return _no_data(problem, weld)
+    if weld.phase == "welding" and (lost := _lost_streams(status)):
+        return _no_data(_tr("lost while welding: {0}").format(", ".join(lost)), weld)
+    verdict = verdicts.get(weld.key)
+    if verdict is None:
+        if weld.phase == "judged":
+            return _no_data(_tr("no verdict was given for this weld"), weld)
+        return _no_data(_tr("judging; no verdict yet"), weld, pending=True)
+    if verdict.final and weld.phase != "welding":
+        reason = (
+            _tr("process only, photos pending; {0}").format(verdict.reason)
+            if verdict.photos_pending
+            else verdict.reason
+        )
+        return Shown(word=verdict.word, shape=SHAPES[verdict.word], reason=reason, weld=weld, verdict=verdict)
+    so_far = _tr("still welding") if weld.phase == "welding" else _tr("not final")
+    if weld.phase != "welding" and verdict.photos_pending:
+        so_far = _tr("process only, photos pending ({0} of {1})").format(weld.photos, weld.photos_expected)
+    return Shown(
+        word=verdict.word, shape=Shape.PENDING, reason=f"{so_far}; {verdict.reason}", weld=weld, verdict=verdict
+    )
+
+
+def _no_data(reason: str, weld: WeldStatus | None = None, *, pending: bool = False) -> Shown:
+    return Shown(word="NO DATA", shape=Shape.PENDING if pending else Shape.NO_DATA, reason=reason, weld=weld)
+
+
+def _detector_problem(status: CellStatus) -> str | None:
+    detector = status.detector
+    if detector.state == "ready":
+        return None
+    words = {
+        "absent": _tr("the detector is not running"),
+        "starting": _tr("the detector is starting"),
+        "failed": _tr("the detector failed"),
+    }
+    return f"{words[detector.state]}: {detector.problem}" if detector.problem else words[detector.state]
+
+
+def _lost_streams(status: CellStatus) -> list[str]:
+    """Name the required streams of the process that do not flow."""
+    return [
+        stream.name
+        for stream in status.streams
+        if stream.required and stream.modality != "post_images" and stream.state != "streaming"
+    ]
+
+
+def _tr(text: str) -> str:
+    return QCoreApplication.translate("Judgement", text)

@@ -1,0 +1,142 @@
+"""The window: menus from the table of actions, the live page, the timers, and the link to the cell."""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from PySide6.QtCore import QSettings, Qt, QTimer
+from PySide6.QtGui import QAction, QCloseEvent
+from PySide6.QtWidgets import QApplication, QMainWindow, QMessageBox
+
+from acquisition.transport import Reply
+from gui.actions import ACTIONS, MENUS, make_actions, translated
+from gui.cell_link import CellLink
+from gui.devices_dialog import DevicesDialog
+from gui.live_page import LivePage
+from gui.theme import DARK, LIGHT, apply_theme
+
+TICK_MS: Final = 66
+SUPERVISE_MS: Final = 1000
+
+
+class MainWindow(QMainWindow):
+    """Owns the page, the link and the timers; `shut` ends all three."""
+
+    def __init__(
+        self,
+        link: CellLink,
+        *,
+        supervise: Callable[[], str | None] | None = None,
+        devices_command: Sequence[str] = (),
+        settings: QSettings | None = None,
+    ) -> None:
+        """Build the window.
+
+        Args:
+            link: The connection to the cell; closed by `shut`.
+            supervise: Called once a second; restarts what died and gives a line to show, or None.
+            devices_command: Program and arguments that list devices as lines of a cell file.
+            settings: Where the choice of colours is kept.
+        """
+        super().__init__()
+        self.setObjectName("main_window")
+        self.setWindowTitle(self.tr("Weld-4M"))
+        self.actions_by_name = make_actions(self)
+        self.page = LivePage(self.actions_by_name)
+        self.setCentralWidget(self.page)
+        self.page.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
+        self.page.setFocus()
+        self.resize(1600, 960)
+        self.setMinimumSize(1200, 720)
+        self._link = link
+        self._supervise = supervise
+        self._devices_command = tuple(devices_command)
+        self._settings = settings if settings is not None else QSettings("weld-4m", "screen")
+        self._make_menus()
+        self._connect()
+        self._tick = self._timer(TICK_MS, self._on_tick)
+        self._watch = self._timer(SUPERVISE_MS, self._on_watch) if supervise else None
+
+    def _timer(self, every_ms: int, slot: Callable[[], None]) -> QTimer:
+        timer = QTimer(self)
+        timer.setInterval(every_ms)
+        timer.timeout.connect(slot)
+        timer.start()
+        return timer
+
+    def _make_menus(self) -> None:
+        for name in MENUS:
+            menu = self.menuBar().addMenu(translated(name))
+            menu.setObjectName(f"menu_{name.lower()}")
+            menu.setToolTipsVisible(True)
+            for spec in ACTIONS:
+                if spec.menu == name:
+                    menu.addAction(self.actions_by_name[spec.name])
+
+    def _connect(self) -> None:
+        page, link, actions = self.page, self._link, self.actions_by_name
+        link.frame.connect(page.on_frame)
+        link.packet.connect(page.on_packet)
+        link.message.connect(page.on_message)
+        link.answered.connect(self._on_answer)
+        link.failed.connect(page.fail)
+        page.command.connect(link.send)
+        actions["devices"].triggered.connect(self._show_devices)
+        actions["devices"].setEnabled(bool(self._devices_command))
+        actions["full_screen"].toggled.connect(self._fill_screen)
+        light = self._settings.value("light", "false") == "true"
+        actions["light"].setChecked(light)
+        self._choose_theme(light)
+        actions["light"].toggled.connect(self._choose_theme)
+
+    def _on_answer(self, kind: str, reply: Reply) -> None:
+        self.page.on_answer(kind, reply)
+
+    def _on_tick(self) -> None:
+        self._link.drain()  # should the descriptor ever have missed something
+        self.page.lost_messages = self._link.lost
+        self.page.tick()
+
+    def _on_watch(self) -> None:
+        line = self._supervise() if self._supervise else None
+        if line:
+            self.page.fail(line)
+
+    def _choose_theme(self, light: bool) -> None:
+        app = QApplication.instance()
+        if isinstance(app, QApplication):
+            apply_theme(app, LIGHT if light else DARK)
+        self._settings.setValue("light", "true" if light else "false")
+
+    def _fill_screen(self, full: bool) -> None:
+        if full:
+            self.showFullScreen()
+        else:
+            self.showNormal()
+
+    def _show_devices(self) -> None:
+        DevicesDialog(self._devices_command, self).show()
+
+    def action(self, name: str) -> QAction:
+        """Give the action of a name in the table."""
+        return self.actions_by_name[name]
+
+    def closeEvent(self, event: QCloseEvent) -> None:
+        """Ask once before the window goes while a weld is being recorded."""
+        if self.page.recording and self.isVisible():
+            answer = QMessageBox.question(
+                self,
+                self.tr("A weld is being recorded"),
+                self.tr("Close the screen? The weld is finished and kept first."),
+            )
+            if answer is not QMessageBox.StandardButton.Yes:
+                event.ignore()
+                return
+        self.shut()
+        event.accept()
+
+    def shut(self) -> None:
+        """Stop the timers and the link; may be called twice."""
+        self._tick.stop()
+        if self._watch is not None:
+            self._watch.stop()
+        self._link.close()

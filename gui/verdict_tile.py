@@ -1,0 +1,179 @@
+"""The verdict, readable from across the room, and the score behind it."""
+
+from typing import Final
+
+from PySide6.QtCore import QRectF, QSize, Qt
+from PySide6.QtGui import QColor, QPainter, QPaintEvent, QPen
+from PySide6.QtWidgets import QSizePolicy, QWidget
+
+from gui.judgement import Shown
+from gui.shapes import SHAPE_COLOURS, Shape, paint_shape, shape_colour
+from gui.theme import LARGE_PX, NO_GO, SMALL_PX, TEXT_PX, VERDICT_PX, plain_font, readable_on
+from recordings.status import DetectorStatus
+
+HEIGHT_PX: Final = 112
+_SHAPE_PX: Final = 80
+
+
+class VerdictTile(QWidget):
+    """Shape, word and reason; a final NO-GO fills the tile."""
+
+    def __init__(self) -> None:
+        """Show NO DATA until told otherwise."""
+        super().__init__()
+        self.setObjectName("verdict_tile")
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self.shown = Shown(word="NO DATA", shape=Shape.NO_DATA, reason="")
+        self.show_verdict(self.shown)
+
+    def sizeHint(self) -> QSize:
+        """Ask for room for shape, word and reason."""
+        return QSize(440, HEIGHT_PX)
+
+    def minimumSizeHint(self) -> QSize:
+        """Insist on shape and word."""
+        return QSize(400, HEIGHT_PX)
+
+    def show_verdict(self, shown: Shown) -> None:
+        """Show a verdict."""
+        self.shown = shown
+        words = self.tr("{0} so far").format(shown.word) if shown.provisional else shown.word
+        self.setAccessibleName(self.tr("Verdict: {0}").format(words))
+        self.setToolTip(shown.reason)
+        self.update()
+
+    def paintEvent(self, _event: QPaintEvent) -> None:
+        """Paint shape, word, reason."""
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        palette, shown = self.palette(), self.shown
+        filled = shown.shape is Shape.NO_GO
+        ground = QColor(NO_GO) if filled else palette.base().color()
+        painter.setPen(QPen(palette.mid().color()))
+        painter.setBrush(ground)
+        painter.drawRoundedRect(QRectF(self.rect()).adjusted(0.5, 0.5, -0.5, -0.5), 4, 4)
+        ink = readable_on(NO_GO) if filled else palette.windowText().color()
+        room = QRectF(16, (self.height() - _SHAPE_PX) / 2, _SHAPE_PX, _SHAPE_PX)
+        paint_shape(painter, room, shown.shape, ink if filled else shape_colour(shown.shape, self), ground)
+        left = room.right() + 16
+        width = self.width() - left - 12
+        painter.setPen(self._word_colour(ink))
+        painter.setFont(plain_font(VERDICT_PX, bold=True))
+        word = QRectF(left, 6, width, VERDICT_PX + 14)
+        painter.drawText(word, Qt.AlignmentFlag.AlignVCenter, shown.word)
+        if shown.provisional:
+            end = left + painter.fontMetrics().horizontalAdvance(shown.word) + 12
+            painter.setFont(plain_font(LARGE_PX, bold=True))
+            painter.drawText(
+                QRectF(end, 14, self.width() - end - 4, VERDICT_PX), Qt.AlignmentFlag.AlignVCenter, self.tr("so far")
+            )
+        painter.setPen(ink)
+        painter.setFont(plain_font(TEXT_PX))
+        reason = QRectF(left, word.bottom(), width, self.height() - word.bottom() - 6)
+        flags = Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft | Qt.TextFlag.TextWordWrap
+        painter.drawText(reason, flags, shown.reason)
+        painter.end()
+
+    def _word_colour(self, ink: QColor) -> QColor:
+        """Colour the word like its shape; a provisional NO-GO already warns."""
+        if self.shown.shape is Shape.NO_GO or self.shown.word == "NO DATA":
+            return ink
+        if self.shown.provisional:
+            return QColor(NO_GO) if self.shown.word == "NO-GO" else ink
+        return QColor(SHAPE_COLOURS[self.shown.shape] or ink)
+
+
+class ScoreBar(QWidget):
+    """The score as a bar against its threshold, with p-value, alpha and n in words."""
+
+    def __init__(self) -> None:
+        """Start without a score."""
+        super().__init__()
+        self.setObjectName("score_bar")
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self._score: float | None = None
+        self._threshold: float | None = None
+        self._lines: list[str] = []
+        self.show_score(None, None, None)
+
+    def sizeHint(self) -> QSize:
+        """Ask for room for the bar and three lines."""
+        return QSize(340, HEIGHT_PX)
+
+    def minimumSizeHint(self) -> QSize:
+        """Insist on the lines."""
+        return QSize(280, HEIGHT_PX)
+
+    def show_score(self, shown: Shown | None, running: float | None, detector: DetectorStatus | None) -> None:
+        """Show the score of the current weld.
+
+        Args:
+            shown: What the tile shows.
+            running: The newest running score of this weld, newer than the verdict's while welding.
+            detector: The detector's state.
+        """
+        verdict = shown.verdict if shown else None
+        self._score = running if running is not None else (verdict.score if verdict else None)
+        self._threshold = verdict.threshold if verdict else None
+        none = self.tr("–")
+        score = none if self._score is None else f"{self._score:.2f}"
+        threshold = none if self._threshold is None else f"{self._threshold:.2f}"
+        p_value = none if verdict is None or verdict.p_value is None else f"{verdict.p_value:.3f}"
+        self._lines = [
+            self.tr("score {0}   NO-GO above {1}").format(score, threshold),
+            self.tr("p {0}   false alarms aimed at {1}").format(p_value, _alpha(shown, detector)),
+            self._calibration(shown, detector),
+        ]
+        self.setAccessibleName("; ".join(self._lines))
+        self.setToolTip("\n".join(self._lines))
+        self.update()
+
+    def _calibration(self, shown: Shown | None, detector: DetectorStatus | None) -> str:
+        verdict = shown.verdict if shown else None
+        if verdict is not None and verdict.calibration_welds:
+            return self.tr("n {0} good welds, {1} sessions").format(
+                verdict.calibration_welds, verdict.calibration_sessions
+            )
+        if detector is None or detector.state == "absent":
+            return self.tr("no detector")
+        if detector.calibration_welds < detector.calibration_needed:
+            return self.tr("not calibrated for this cell: {0} of {1} good welds").format(
+                detector.calibration_welds, detector.calibration_needed
+            )
+        return self.tr("n {0} good welds, {1} sessions").format(
+            detector.calibration_welds, detector.calibration_sessions
+        )
+
+    def paintEvent(self, _event: QPaintEvent) -> None:
+        """Paint the bar and the lines."""
+        painter = QPainter(self)
+        palette = self.palette()
+        painter.setPen(QPen(palette.mid().color()))
+        painter.setBrush(palette.base())
+        painter.drawRect(self.rect().adjusted(0, 0, -1, -1))
+        bar = QRectF(16, 16, self.width() - 32, 20)
+        painter.setPen(QPen(palette.placeholderText().color()))
+        painter.setBrush(palette.window())
+        painter.drawRect(bar)
+        full = max(2 * (self._threshold or 0.0), (self._score or 0.0) * 1.1, 1e-9)
+        if self._score is not None and self._score > 0:
+            above = self._threshold is not None and self._score > self._threshold
+            filled = QRectF(bar.left(), bar.top(), bar.width() * min(1.0, self._score / full), bar.height())
+            painter.fillRect(filled, QColor(NO_GO) if above else palette.text().color())
+        if self._threshold is not None:
+            x = bar.left() + bar.width() * self._threshold / full
+            painter.fillRect(QRectF(x - 1.5, bar.top() - 6, 3, bar.height() + 12), QColor(NO_GO))
+        painter.setFont(plain_font(TEXT_PX))
+        painter.setPen(palette.text().color())
+        for line, words in enumerate(self._lines):
+            if line == len(self._lines) - 1:
+                painter.setFont(plain_font(SMALL_PX))
+                painter.setPen(palette.placeholderText().color())
+            painter.drawText(QRectF(16, 44 + 22 * line, self.width() - 24, 22), Qt.AlignmentFlag.AlignVCenter, words)
+        painter.end()
+
+
+def _alpha(shown: Shown | None, detector: DetectorStatus | None) -> str:
+    verdict = shown.verdict if shown else None
+    alpha = verdict.alpha if verdict else detector.alpha if detector else None
+    return "–" if alpha is None else f"{100 * alpha:g} %"

@@ -1,0 +1,147 @@
+"""The last welds: when, which, what was said of them, what they were made of, and the label of each."""
+
+from datetime import datetime
+from typing import Final
+
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtWidgets import (
+    QAbstractItemView,
+    QFrame,
+    QHeaderView,
+    QScroller,
+    QTableWidget,
+    QTableWidgetItem,
+    QVBoxLayout,
+)
+
+from acquisition.packet import MODALITIES
+from gui.judgement import SHAPES
+from gui.shapes import Shape, icon_for
+from gui.theme import TOUCH_PX
+from recordings.status import CellStatus, WeldStatus
+from recordings.verdict import CLASSES
+
+_SHORT: Final = {"video": "video", "audio": "sound", "sensors": "sensors", "post_images": "photos"}
+
+
+class WeldList(QFrame):
+    """A row per weld, newest first; the selected one is labelled, the newest if none is selected.
+
+    Signals:
+        selected: Another weld was selected (its key).
+    """
+
+    selected = Signal(str)
+
+    def __init__(self) -> None:
+        """Start empty."""
+        super().__init__()
+        self.setObjectName("weld_panel")
+        self.setProperty("role", "panel")
+        self._keys: list[str] = []
+        self._chosen: str | None = None
+        self._status: CellStatus | None = None
+        self.table = QTableWidget(0, 7)
+        self.table.setObjectName("weld_list")
+        self.table.setAccessibleName(self.tr("The last welds"))
+        self.table.setToolTip(self.tr("Touch a weld to label it; without a choice the newest is labelled"))
+        headers = ("Time", "Weld", "Verdict", "Score", "Present", "Label", "Photos")
+        self.table.setHorizontalHeaderLabels([self.tr(header) for header in headers])
+        self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.table.setShowGrid(False)
+        self.table.verticalHeader().hide()
+        self.table.verticalHeader().setDefaultSectionSize(TOUCH_PX)
+        header = self.table.horizontalHeader()
+        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        header.setSectionResizeMode(4, QHeaderView.ResizeMode.Stretch)
+        header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
+        self.table.cellClicked.connect(self._choose)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(8, 4, 8, 8)
+        QScroller.grabGesture(self.table.viewport(), QScroller.ScrollerGestureType.TouchGesture)
+        self.table.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
+        layout.addWidget(self.table)
+
+    @property
+    def chosen(self) -> str | None:
+        """Key of the weld that a label is for, or None when there is none."""
+        if self._chosen in self._keys:
+            return self._chosen
+        return self._keys[0] if self._keys else None
+
+    def _choose(self, row: int, _column: int) -> None:
+        """Choose a weld by touch; touching it again chooses the newest, whichever that is."""
+        key = self._keys[row] if row < len(self._keys) else None
+        self._chosen = None if key == self._chosen else key
+        if self._chosen is None:
+            self.table.clearSelection()
+        self.selected.emit(self.chosen or "")
+
+    def show_status(self, status: CellStatus | None) -> None:
+        """Show the welds; without a status those that were shown stay (they lie on disk), but no open verdict does."""
+        known = status is not None
+        status = self._status = status or self._status
+        if status is None:
+            self._show_none(self.tr("no weld known yet"))
+            return
+        self._keys = [weld.key for weld in status.welds]
+        if not self._keys:
+            self._show_none(self.tr("no weld recorded yet"))
+            return
+        self.table.clearSpans()
+        self.table.setRowCount(len(self._keys))
+        for row, weld in enumerate(status.welds):
+            self._fill(row, weld, known=known)
+        if self._chosen in self._keys:
+            self.table.selectRow(self._keys.index(self._chosen))
+
+    def _show_none(self, words: str) -> None:
+        self.table.setRowCount(1)
+        self.table.setSpan(0, 0, 1, self.table.columnCount())
+        self._set(0, 0, words)
+
+    def _fill(self, row: int, weld: WeldStatus, *, known: bool) -> None:
+        verdict = weld.verdict
+        word: str
+        if weld.phase == "failed":
+            shape, word = Shape.NO_DATA, self.tr("FAILED")
+        elif not known and (verdict is None or not verdict.final):
+            shape, word = Shape.NO_DATA, "NO DATA"
+        elif verdict is None:
+            shape, word = (Shape.NO_DATA, "NO DATA") if weld.phase == "judged" else (Shape.PENDING, self.tr(weld.phase))
+        elif verdict.final:
+            shape, word = SHAPES[verdict.word], verdict.word
+        else:
+            shape, word = Shape.PENDING, self.tr("{0} so far").format(verdict.word)
+        score = "–" if verdict is None or verdict.score is None else f"{verdict.score:.2f}"
+        missing = [self.tr(_SHORT[m]) for m in MODALITIES if m not in weld.present]
+        present = self.tr("all four") if not missing else self.tr("no {0}").format(", ".join(missing))
+        label = "–" if not 0 <= weld.label < len(CLASSES) else f"{weld.label} {CLASSES[weld.label].replace('_', ' ')}"
+        photos = f"{weld.photos}/{weld.photos_expected}"
+        cells = (_clock_time(weld.started_utc), weld.key, word, score, present, label, photos)
+        tip = weld.problem or (verdict.reason if verdict else weld.path)
+        item = [self._set(row, column, words, tip) for column, words in enumerate(cells)][2]
+        drawn = (shape.value, self.palette().base().color().name())
+        if item.data(Qt.ItemDataRole.UserRole) != drawn:
+            item.setData(Qt.ItemDataRole.UserRole, drawn)
+            item.setIcon(icon_for(shape, self))
+
+    def _set(self, row: int, column: int, words: str, tip: str = "") -> QTableWidgetItem:
+        item = self.table.item(row, column)
+        if item is None:
+            item = QTableWidgetItem()
+            self.table.setItem(row, column, item)
+        if item.text() != words:
+            item.setText(words)
+        item.setToolTip(tip)
+        return item
+
+
+def _clock_time(utc: str) -> str:
+    """Give the local time of day of an ISO 8601 time, or the text itself where it is none."""
+    try:
+        return datetime.fromisoformat(utc).astimezone().strftime("%H:%M:%S")
+    except ValueError:
+        return utc

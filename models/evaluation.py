@@ -1,0 +1,200 @@
+"""`evaluate`: how well a checkpoint tells good welds from bad ones that it has never seen, with honest intervals."""
+
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from acquisition.packet import MODALITIES
+from models.checkpoint import Checkpoint, load_checkpoint
+from models.conformal import p_value
+from models.detector_contract import PATTERNS, PROCESS, PROCESS_PATTERNS, DetectorError, Pattern
+from models.metrics import (
+    Flags,
+    Values,
+    auroc,
+    average_precision,
+    beta_binomial_interval,
+    binomial_interval,
+    bootstrap_interval,
+    f1_max,
+    fpr_at_tpr,
+)
+from models.training import CACHE, GOOD, weld_scores
+from models.weld_features import FoundWeld, Progress, encoded_welds, found_welds
+from recordings.verdict import CLASSES
+from sync.sample import SampleSpec, Weld4MSample
+
+ROWS: Final[tuple[Pattern, ...]] = (MODALITIES, PROCESS, *((m,) for m in MODALITIES))
+"""Presence patterns that get a row each; the first is the headline."""
+_NOT_MEASURED: Final = dict.fromkeys(
+    (
+        *("accuracy", "macro_f1", "per_class_f1", "aupro_30", "aupro_05", "aupro_01"),
+        *("p_auroc", "pro", "iou", "dice", "train_s"),
+    )
+)
+"""Numbers of classifiers and of pixel maps, which this detector does not have."""
+
+
+def evaluate(
+    run: Path,
+    data: Path,
+    *,
+    split: str | None = None,
+    alpha: float = 0.05,
+    seed: int = 0,
+    progress: Progress = lambda _: None,
+) -> dict[str, Any]:
+    """Evaluate a checkpoint on the labelled welds of `data` that it was neither fitted nor calibrated on.
+
+    Args:
+        run: Folder of the checkpoint.
+        data: Folder tree of welds.
+        split: Only welds whose metadata name this split.
+        alpha: False-alarm rate aimed at.
+        seed: Of the bootstrap.
+        progress: Takes lines for the user.
+
+    Returns:
+        `{"protocol": ..., "rows": [...]}`.
+
+    Raises:
+        DetectorError: The checkpoint cannot be read, or no labelled weld is left.
+    """
+    checkpoint = load_checkpoint(run)
+    used = set(checkpoint.training.welds) | {k for c in checkpoint.calibrations.values() for k in c.welds}
+    labelled = [
+        w for w in found_welds(data) if w.manifest.label >= 0 and split in (None, w.manifest.metadata.get("split"))
+    ]
+    welds = [w for w in labelled if w.manifest.key not in used]
+    if len(welds) < len(labelled):
+        progress(f"{len(labelled) - len(welds)} welds were used for fitting or calibration; left out")
+    if not welds:
+        raise DetectorError(f"{data}: no labelled weld that {run} has not seen; evaluate on other welds")
+    known = set(checkpoint.training.sessions) | {s for c in checkpoint.calibrations.values() for s in c.sessions}
+    leaked = sorted({w.manifest.session for w in welds} & known)
+    if leaked:
+        progress(f"warning: {len(leaked)} sessions ({leaked[0]}, ...) are also in the training set: the split leaks")
+    encoded = {w.key: w for w in encoded_welds(welds, checkpoint.detector.spec, run / CACHE, progress) if w.windows}
+    welds = [w for w in welds if w.manifest.key in encoded]
+    scores = np.array([weld_scores(checkpoint.detector, encoded[w.manifest.key]) for w in welds])
+    latency = latency_ms(checkpoint)
+    rows = [
+        _row(checkpoint, pattern, welds, scores[:, PATTERNS.index(pattern)], alpha, seed) | {"latency_ms": latency}
+        for pattern in ROWS
+        if not np.isnan(scores[:, PATTERNS.index(pattern)]).all()
+    ]
+    protocol = {
+        "split": split or "all welds not seen in training or calibration",
+        "seeds": [seed],
+        "supervised": False,
+        "session_disjoint": not leaked,
+        "welds": len(welds),
+        "sessions": len({w.manifest.session for w in welds}),
+        "checkpoint": checkpoint.title,
+    }
+    return {"protocol": protocol, "rows": rows}
+
+
+def _row(
+    checkpoint: Checkpoint,
+    pattern: Pattern,
+    welds: Sequence[FoundWeld],
+    scores: Values,
+    alpha: float,
+    seed: int,
+) -> dict[str, Any]:
+    judged = ~np.isnan(scores)
+    kept = [w for w, ok in zip(welds, judged, strict=True) if ok]
+    score = scores[judged]
+    labels = np.array([w.manifest.label for w in kept])
+    bad: Flags = labels != GOOD
+    interval = bootstrap_interval(auroc, score, bad, seed=seed)
+    recipes = np.array([str(w.manifest.metadata.get("recipe", "")) for w in kept])
+    return {
+        "model": checkpoint.detector.name,
+        "modalities": list(pattern),
+        "auroc": auroc(score, bad),
+        "auroc_ci": None if interval is None else list(interval),
+        "ap": average_precision(score, bad),
+        "f1_max": f1_max(score, bad),
+        "prevalence": float(bad.mean()),
+        "fpr95": fpr_at_tpr(score, bad),
+        "per_class": {
+            CLASSES[c]: auroc(score[(labels == c) | ~bad], bad[(labels == c) | ~bad])
+            for c in sorted(set(labels.tolist()) - {GOOD})
+        },
+        "per_recipe": {r: auroc(score[recipes == r], bad[recipes == r]) for r in sorted(set(recipes)) if r} or None,
+        "false_alarms": _alarms(
+            checkpoint, pattern, [w for w, b in zip(kept, bad, strict=True) if not b], score[~bad], alpha
+        ),
+        "detections": _alarms(checkpoint, pattern, [w for w, b in zip(kept, bad, strict=True) if b], score[bad], alpha),
+        "params": sum(int(a.size) for a in checkpoint.detector.state().values()),
+        **_NOT_MEASURED,
+    }
+
+
+def _alarms(
+    checkpoint: Checkpoint, pattern: Pattern, welds: Sequence[FoundWeld], scores: Values, alpha: float
+) -> dict[str, Any] | None:
+    """Count NO-GO verdicts among welds, each against the calibration of its own cell; None where there is none."""
+    calibrations = {c: k.of(pattern) for c, k in checkpoint.calibrations.items() if k.of(pattern).size}
+    pairs = [
+        (calibrations[w.manifest.cell], float(s))
+        for w, s in zip(welds, scores, strict=True)
+        if w.manifest.cell in calibrations
+    ]
+    if not pairs:
+        return None
+    count = sum(1 for good, s in pairs if p_value(good, s) <= alpha)
+    calibrated = min(good.size for good, _ in pairs)
+    allowed = math.floor(alpha * (calibrated + 1) + 1e-9)
+    expected = beta_binomial_interval(allowed, calibrated, len(pairs)) if allowed else (0, 0)
+    return {
+        "alpha": alpha,
+        "n": len(pairs),
+        "no_go": count,
+        "rate": count / len(pairs),
+        "rate_ci": list(binomial_interval(count, len(pairs))),
+        "calibration_welds": calibrated,
+        "expected_if_good_90": list(expected),
+    }
+
+
+def latency_ms(checkpoint: Checkpoint, repeats: int = 20) -> dict[str, float]:
+    """Time one window, encoding and all seven process scores, on a window of noise; p50 and p95."""
+    detector = checkpoint.detector
+    window = noise_window(detector.spec)
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        encoded = detector.encode_window(window)
+        for pattern in PROCESS_PATTERNS:
+            detector.window_score(encoded, pattern)
+        times.append(1e3 * (time.perf_counter() - began))
+    p50, p95 = np.percentile(times, [50, 95])
+    return {"p50": round(float(p50), 3), "p95": round(float(p95), 3)}
+
+
+def noise_window(spec: SampleSpec, index: int = 10, seed: int = 0) -> Weld4MSample:
+    """Make a full window of noise: the same work as a real one, and no meaning."""
+    rng = np.random.default_rng(seed)
+    return Weld4MSample(
+        weld="noise",
+        index=index,
+        t0_ns=0,
+        duration_ns=round(spec.window_s * 1e9),
+        spec=spec,
+        video=rng.integers(0, 256, (spec.frames, 1, spec.height, spec.width), dtype=np.uint8),
+        video_mask=np.ones(spec.frames, dtype=np.bool_),
+        audio=rng.integers(-3000, 3000, (spec.audio_channels, spec.audio_length), dtype=np.int16),
+        audio_mask=np.ones(spec.audio_length, dtype=np.bool_),
+        sensors=rng.normal((5, 15, 100, 177, 100, 25), (0.1, 0.1, 1, 5, 1, 0.5), (spec.sensor_rows, 6)),
+        sensors_mask=np.ones((spec.sensor_rows, 6), dtype=np.bool_),
+        post_images=rng.integers(0, 256, (spec.photos, 3, spec.photo_height, spec.photo_width), dtype=np.uint8),
+        post_images_mask=np.ones(spec.photos, dtype=np.bool_),
+        present=MODALITIES,
+    )

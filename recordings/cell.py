@@ -1,0 +1,294 @@
+"""The cell file: one TOML per cell says which devices there are, when a weld is recorded and what judges it.
+
+Defaults live in the dataclasses. A wrong setting stops with its line and the fix; a driver named as `module:Class` is
+code, so a cell file must come from somebody you trust.
+"""
+
+import dataclasses
+import difflib
+import importlib
+import re
+import tomllib
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar
+
+import msgspec
+import platformdirs
+from acquisition.simulated.cell import SimulatedCell
+from acquisition.simulated.config import SimulationConfig
+from sync.arc import ArcConfig
+
+from acquisition.driver import Driver
+from acquisition.packet import MODALITIES, RESERVED_STREAMS, Modality
+
+T = TypeVar("T")
+
+SIMULATED_CELL: Final = Path(__file__).with_name("simulated_cell.toml")
+"""The cell file that runs when none is given."""
+
+DRIVERS: Final[dict[str, str]] = {
+    "camera": "acquisition.camera:Camera",
+    "microphone": "acquisition.microphone:Microphone",
+    "serial": "acquisition.serial_sensors:SerialSensors",
+    "photo-folder": "acquisition.photo_folder:PhotoFolder",
+}
+"""Drivers by the name a cell file uses; `simulated` is the simulated cell, anything else is `module:Class`."""
+
+
+class CellError(Exception):
+    """A cell file is wrong; the message names file, line, value and fix."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordSettings:
+    """`[record]`: where and how welds are kept.
+
+    Attributes:
+        root: Folder of all recordings; empty for the user's data folder.
+        video: `h264` (small) or `lossless` (replay equals live byte for byte).
+        pre_s: T1, kept before arc-on (rounded up to a video keyframe).
+        post_s: T2, kept after arc-off.
+        reserve_gb: Below this much free space recording stops cleanly.
+        longest_s: A weld is closed after this long, whatever happens.
+    """
+
+    root: str = ""
+    video: Literal["h264", "lossless"] = "h264"
+    pre_s: float = 2.0
+    post_s: float = 2.0
+    reserve_gb: float = 1.0
+    longest_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeSettings:
+    """`[judge]`: what judges a weld, and what it must have seen.
+
+    Attributes:
+        checkpoint: Folder of a trained detector; empty for the shipped one.
+        alpha: False-alarm rate aimed at, per weld.
+        required_process: Modalities without which no verdict is given while welding.
+        required_final: Modalities without which no final verdict is given.
+        photos_expected: Photos per weld; 0 for a cell without photos.
+        photo_wait_s: How long after a weld photos are waited for.
+    """
+
+    checkpoint: str = ""
+    alpha: float = 0.05
+    required_process: tuple[Modality, ...] = ("video", "audio", "sensors")
+    required_final: tuple[Modality, ...] = ("video", "audio", "sensors")
+    photos_expected: int = 5
+    photo_wait_s: float = 20.0
+
+    @property
+    def required(self) -> dict[str, tuple[str, ...]]:
+        """Required modalities by stage (`process`, `final`)."""
+        return {"process": self.required_process, "final": self.required_final}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamSettings:
+    """One `[[stream]]`: name, modality, driver and the driver's own settings (already checked)."""
+
+    name: str
+    modality: Modality
+    driver: str
+    config: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """A whole cell file.
+
+    Attributes:
+        name: Cell name; calibration binds to it.
+        streams: Devices, in file order.
+        record: Recording settings.
+        judge: Judging settings.
+        arc: Arc trigger settings.
+        simulation: Settings of the simulated cell, or None for a real one.
+        metadata: part, program, operator, ... given to every weld.
+        path: The cell file.
+    """
+
+    name: str
+    streams: tuple[StreamSettings, ...]
+    record: RecordSettings = field(default_factory=RecordSettings)
+    judge: JudgeSettings = field(default_factory=JudgeSettings)
+    arc: ArcConfig = field(default_factory=ArcConfig)
+    simulation: SimulationConfig | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    path: Path = SIMULATED_CELL
+
+    @property
+    def root(self) -> Path:
+        """Folder of all recordings."""
+        return Path(self.record.root) if self.record.root else default_root()
+
+
+def default_root() -> Path:
+    """The user's folder for recordings."""
+    return Path(platformdirs.user_data_dir("weld-4m", appauthor=False)) / "welds"
+
+
+class _Source:
+    """A cell file's text, to say on which line a setting stands."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise CellError(f"{path}: no such cell file; write one (see README, 'Your own cell')") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise CellError(f"{path}: cannot be read as UTF-8 text ({error}); check the file") from error
+        try:
+            self.tables = tomllib.loads(self.text)
+        except tomllib.TOMLDecodeError as error:
+            raise CellError(f"{path}: not valid TOML: {error}; correct that line") from error
+
+    def line(self, table: str, index: int | None, key: str | None) -> int:
+        """Line number of `key` (or of the header) in table `table`; the `index`-th for arrays of tables."""
+        current, seen, header_line = "", -1, 1
+        for number, text in enumerate(self.text.splitlines(), 1):
+            header = re.match(r"\s*\[\[?\s*([^\[\]]+?)\s*\]\]?\s*(#.*)?$", text)
+            if header:
+                current = header[1]
+                if current == table:
+                    seen += 1
+                    if index is None or seen == index:
+                        header_line = number
+            inside = (current == table or current.startswith(table + ".")) if table else current == ""
+            if inside and (index is None or seen == index) and key is not None:
+                name = re.match(r"\s*[\"']?([\w.-]+)[\"']?\s*=", text)
+                if name and name[1].split(".")[0] == key:
+                    return number
+        return header_line
+
+    def fail(self, table: str, index: int | None, key: str | None, what: str) -> CellError:
+        """The error to raise for a setting."""
+        return CellError(f"{self.path}:{self.line(table, index, key)}: {what}")
+
+
+def _build(kind: type[T], values: Mapping[str, Any], source: _Source, table: str, index: int | None = None) -> T:
+    """Make dataclass `kind` from `values`, naming the line of the first unknown, ill-typed or missing setting."""
+    hints = typing.get_type_hints(kind)
+    fields = {item.name: item for item in dataclasses.fields(typing.cast(Any, kind))}
+    checked: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, 1, 0.5)
+            fix = f"did you mean '{near[0]}'?" if near else f"known are: {', '.join(sorted(fields))}"
+            raise source.fail(table, index, key, f"unknown setting '{key}' in [{table}]; {fix}")
+        try:
+            checked[key] = msgspec.convert(value, hints[key])
+        except msgspec.ValidationError as error:
+            raise source.fail(table, index, key, f"'{key}' is {value!r}: {error}; correct the value") from error
+    for name, item in fields.items():
+        if name not in checked and item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
+            raise source.fail(table, index, None, f"[{table}] lacks '{name}'; add a line '{name} = ...'")
+    try:
+        return kind(**checked)
+    except ValueError as error:
+        raise source.fail(table, index, None, f"[{table}]: {error}") from error
+
+
+def _driver_class(name: str) -> type[Driver]:
+    """Import the driver class of a `DRIVERS` name or of `module:Class`."""
+    module, _, attribute = DRIVERS.get(name, name).partition(":")
+    if not attribute:
+        near = difflib.get_close_matches(name, [*DRIVERS, "simulated"], 1, 0.4)
+        fix = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(DRIVERS)}, simulated, or module:Class"
+        raise CellError(f"unknown driver '{name}'; {fix}")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, OSError) as error:
+        raise CellError(f"driver '{name}' cannot be loaded ({error}); correct it or install what it needs") from error
+    if not (isinstance(found, type) and issubclass(found, Driver)):
+        raise CellError(f"driver '{name}' is not an acquisition.driver.Driver; see docs/architecture.md")
+    return found
+
+
+def _stream(values: dict[str, Any], source: _Source, index: int, simulated: bool) -> StreamSettings:
+    values = dict(values)
+    for key in ("name", "modality", "driver"):
+        if not isinstance(values.get(key), str):
+            raise source.fail("stream", index, key, f"every [[stream]] needs a text '{key}'; add '{key} = \"...\"'")
+    name, modality, driver = (values.pop(key) for key in ("name", "modality", "driver"))
+    if not re.fullmatch(r"[a-z][a-z0-9_-]{0,31}", name) or name in RESERVED_STREAMS - {"photos"}:
+        fix = "use up to 32 of a-z, 0-9, _ and -, beginning with a letter, and none of " + ", ".join(RESERVED_STREAMS)
+        raise source.fail("stream", index, "name", f"'{name}' cannot name a stream; {fix}")
+    if modality not in MODALITIES:
+        raise source.fail("stream", index, "modality", f"unknown modality '{modality}'; use {', '.join(MODALITIES)}")
+    if driver == "simulated":
+        if not simulated:
+            raise source.fail("stream", index, "driver", "a simulated stream needs a [simulation] table; add one")
+        if values:
+            raise source.fail("stream", index, next(iter(values)), "simulated streams are set in [simulation]; move it")
+        return StreamSettings(name=name, modality=modality, driver=driver, config=None)
+    try:
+        kind = _driver_class(driver)
+    except CellError as error:
+        raise source.fail("stream", index, "driver", str(error)) from error
+    config_type = typing.get_type_hints(kind.__init__)["config"]
+    config = _build(config_type, values, source, "stream", index)
+    return StreamSettings(name=name, modality=modality, driver=driver, config=config)
+
+
+def load_cell(path: Path | None = None) -> Cell:
+    """Read and check a cell file (None: the simulated cell); opens no device.
+
+    Raises:
+        CellError: Anything wrong, with its line and the fix.
+    """
+    source = _Source(path or SIMULATED_CELL)
+    tables = dict(source.tables)
+    known = {"name", "record", "judge", "trigger", "simulation", "metadata", "stream"}
+    for key in tables:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1, 0.5)
+            fix = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(sorted(known))}"
+            shown = (
+                source.line("", None, key) if not isinstance(tables[key], dict | list) else source.line(key, None, None)
+            )
+            raise CellError(f"{source.path}:{shown}: unknown entry '{key}'; {fix}")
+    name = tables.get("name")
+    if not isinstance(name, str) or not re.fullmatch(r"[\w-]{1,40}", name):
+        raise source.fail("", None, "name", "a cell needs a name of letters, digits, _ and -; add 'name = \"cell-1\"'")
+    simulation = tables.get("simulation")
+    streams = tables.get("stream", [])
+    if not isinstance(streams, list) or not streams:
+        raise source.fail("stream", None, None, "a cell needs at least one [[stream]]; add one")
+    cell = Cell(
+        name=name,
+        streams=tuple(_stream(values, source, i, simulation is not None) for i, values in enumerate(streams)),
+        record=_build(RecordSettings, tables.get("record", {}), source, "record"),
+        judge=_build(JudgeSettings, tables.get("judge", {}), source, "judge"),
+        arc=_build(ArcConfig, tables.get("trigger", {}), source, "trigger"),
+        simulation=None if simulation is None else _build(SimulationConfig, simulation, source, "simulation"),
+        metadata=tables.get("metadata", {}),
+        path=source.path,
+    )
+    names = [stream.name for stream in cell.streams]
+    for index, stream in enumerate(names):
+        if stream in names[:index]:
+            raise source.fail("stream", index, "name", f"two streams are called '{stream}'; rename one")
+    if not 0 < cell.judge.alpha < 1:
+        raise source.fail("judge", None, "alpha", f"alpha is {cell.judge.alpha}; it must lie between 0 and 1")
+    return cell
+
+
+def build_drivers(cell: Cell) -> tuple[dict[str, Driver], SimulatedCell | None]:
+    """Make one closed driver per stream; simulated streams share one hidden world, which is returned too."""
+    world = None if cell.simulation is None else SimulatedCell(cell.simulation)
+    drivers: dict[str, Driver] = {}
+    for stream in cell.streams:
+        if stream.config is None and world is not None:
+            drivers[stream.name] = world.driver(stream.name, stream.modality)
+        else:
+            kind: Any = _driver_class(stream.driver)
+            drivers[stream.name] = kind(stream.name, stream.config)
+    return drivers, world

@@ -1,0 +1,211 @@
+"""Columns of a weld's tables, and how packets, scores and verdicts become rows and come back unchanged."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, TypeAlias
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from acquisition.packet import CLOCKS_STREAM, EVENTS_STREAM, ClockUpdate, Event, Packet, SensorRows, StreamInfo
+from recordings.verdict import Score, Verdict
+
+Row: TypeAlias = Mapping[str, Any]
+
+_INT = pa.int64()
+_PACKET: "Final[list[pa.Field[Any]]]" = [
+    pa.field("order", _INT, nullable=False),
+    pa.field("segment", _INT, nullable=False),
+    pa.field("seq", _INT, nullable=False),
+    pa.field("t_device_ns", _INT),
+    pa.field("t_arrival_ns", _INT, nullable=False),
+]
+
+
+def _columns(fields: "list[pa.Field[Any]]") -> pa.Schema:
+    return pa.schema(fields)
+
+
+FRAMES: Final = _columns(
+    [*_PACKET, pa.field("pts_us", _INT), pa.field("missing", _INT, nullable=False), pa.field("reason", pa.string())]
+)
+"""A row per frame; a gap row has `missing` > 0, `seq` = first lost frame and no `pts_us`."""
+
+BLOCKS: Final = _columns(
+    [
+        *_PACKET,
+        pa.field("first_sample", _INT, nullable=False),
+        pa.field("n", _INT, nullable=False),
+        pa.field("t_adc_ns", _INT),
+        pa.field("overflow", pa.bool_(), nullable=False),
+    ]
+)
+"""A row per block of sound; the blocks lie in the FLAC file one after the other, `n` samples each."""
+
+EVENTS: Final = _columns(
+    [
+        *_PACKET,
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("weld", pa.string()),
+        pa.field("t_ns", _INT),
+        pa.field("data", pa.string(), nullable=False),
+    ]
+)
+CLOCKS: Final = _columns(
+    [
+        *_PACKET,
+        pa.field("of_stream", pa.string(), nullable=False),
+        pa.field("of_segment", _INT, nullable=False),
+        *(pa.field(name, _INT, nullable=False) for name in ("ref_ns", "offset_ns", "drift_ppb", "sigma_ns")),
+    ]
+)
+PHOTOS: Final = _columns(
+    [
+        *_PACKET,
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("file", pa.string(), nullable=False),
+        pa.field("weld_hint", pa.string()),
+        pa.field("view", _INT),
+    ]
+)
+SCORES: Final = _columns(
+    [
+        pa.field("kind", pa.string(), nullable=False),
+        *(pa.field(name, pa.string()) for name in ("weld", "stage", "word", "reason", "detector", "sample_digest")),
+        *(pa.field(name, _INT) for name in ("window", "t0_ns", "t1_ns", "closed_by_order", "missing")),
+        *(pa.field(name, pa.float64()) for name in ("score", "weld_score", "threshold", "p_value", "alpha")),
+        pa.field("latency_ms", pa.float64()),
+        *(pa.field(name, _INT) for name in ("calibration_welds", "calibration_sessions")),
+        *(pa.field(name, pa.bool_()) for name in ("final", "photos_pending")),
+        pa.field("present", pa.list_(pa.string())),
+        *(pa.field(name, pa.string()) for name in ("orders", "contributions")),
+    ]
+)
+"""A row per `Score` (`kind` "score") and per `Verdict` ("verdict"), in the order in which they were given."""
+
+_SENSOR_KEYS: "Final[list[pa.Field[Any]]]" = [
+    *_PACKET,
+    pa.field("row", _INT, nullable=False),
+    pa.field("packet_t_device_ns", _INT),
+    pa.field("packet_t_arrival_ns", _INT, nullable=False),
+]
+
+
+def sensor_columns(info: StreamInfo) -> pa.Schema:
+    """Return the columns of a sensor table: the keys, then one float64 column per channel."""
+    return _columns([*_SENSOR_KEYS, *(pa.field(name, pa.float64(), nullable=False) for name in info.channels)])
+
+
+def packet_row(packet: Packet) -> dict[str, Any]:
+    """Return the columns that every packet has."""
+    return {
+        "order": packet.order,
+        "segment": packet.segment,
+        "seq": packet.seq,
+        "t_device_ns": packet.t_device_ns,
+        "t_arrival_ns": packet.t_arrival_ns,
+    }
+
+
+def sensor_rows(packet: Packet, rows: SensorRows, channels: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    """Give one table row per sensor row of a packet."""
+    stamps = [None] * len(rows.values) if rows.t_device_ns is None else rows.t_device_ns.tolist()
+    for i, (values, device_ns, arrival_ns) in enumerate(
+        zip(rows.values.tolist(), stamps, rows.t_arrival_ns.tolist(), strict=True)
+    ):
+        yield {
+            "order": packet.order,
+            "segment": packet.segment,
+            "seq": packet.seq,
+            "row": rows.first_row + i,
+            "t_device_ns": device_ns,
+            "t_arrival_ns": arrival_ns,
+            "packet_t_device_ns": packet.t_device_ns,
+            "packet_t_arrival_ns": packet.t_arrival_ns,
+            **dict(zip(channels, values, strict=True)),
+        }
+
+
+def sensor_packets(info: StreamInfo, table: pa.Table) -> Iterator[Packet]:
+    """Put the rows of a sensor table together again, one packet per `order`."""
+    if not table.num_rows:
+        return
+
+    def column(name: str) -> npt.NDArray[np.int64]:
+        return np.asarray(table[name].combine_chunks().to_numpy(zero_copy_only=False), np.int64)
+
+    order, row, arrival = column("order"), column("row"), column("t_arrival_ns")
+    stamps = table["t_device_ns"].combine_chunks()
+    stamped = ~np.asarray(stamps.is_null().to_numpy(zero_copy_only=False))
+    device = np.asarray(stamps.fill_null(0).to_numpy(zero_copy_only=False), np.int64)
+    values = np.column_stack([table[name].combine_chunks().to_numpy(zero_copy_only=False) for name in info.channels])
+    starts = np.flatnonzero(np.r_[True, order[1:] != order[:-1]])
+    heads = table.select(["segment", "seq", "packet_t_device_ns", "packet_t_arrival_ns"]).take(starts)
+    for start, end, head in zip(starts, np.r_[starts[1:], len(order)], heads.to_pylist(), strict=True):
+        yield Packet(
+            stream=info.name,
+            order=int(order[start]),
+            segment=head["segment"],
+            seq=head["seq"],
+            t_device_ns=head["packet_t_device_ns"],
+            t_arrival_ns=head["packet_t_arrival_ns"],
+            payload=SensorRows(
+                first_row=int(row[start]),
+                values=np.ascontiguousarray(values[start:end], np.float64),
+                t_device_ns=device[start:end].copy() if stamped[start] else None,
+                t_arrival_ns=arrival[start:end].copy(),
+            ),
+        )
+
+
+def event_row(packet: Packet, event: Event) -> dict[str, Any]:
+    """Return the row of an event; its details become JSON."""
+    data = msgspec.json.encode(event.data).decode()
+    return {**packet_row(packet), "kind": event.kind, "weld": event.weld, "t_ns": event.t_ns, "data": data}
+
+
+def event_packet(row: Row) -> Packet:
+    """Return the packet of an event row."""
+    data = msgspec.json.decode(row["data"], type=dict[str, Any])
+    return _packet(EVENTS_STREAM, row, Event(kind=row["kind"], weld=row["weld"], t_ns=row["t_ns"], data=data))
+
+
+def clock_row(packet: Packet, update: ClockUpdate) -> dict[str, Any]:
+    """Return the row of a clock change."""
+    row = dataclasses.asdict(update)
+    return {**row, "of_segment": update.segment, **packet_row(packet)}
+
+
+def clock_packet(row: Row) -> Packet:
+    """Return the packet of a clock row."""
+    names = ("of_stream", "ref_ns", "offset_ns", "drift_ppb", "sigma_ns")
+    update = ClockUpdate(segment=row["of_segment"], **{name: row[name] for name in names})
+    return _packet(CLOCKS_STREAM, row, update)
+
+
+def _packet(stream: str, row: Row, payload: Event | ClockUpdate) -> Packet:
+    keys = {name: row[name] for name in ("order", "segment", "seq", "t_device_ns", "t_arrival_ns")}
+    return Packet(stream=stream, payload=payload, **keys)
+
+
+def score_row(item: Score | Verdict) -> dict[str, Any]:
+    """Return the row of a score or a verdict; dictionaries become JSON."""
+    row = {name: getattr(item, name) for name in (field.name for field in dataclasses.fields(item))}
+    for name in ("orders", "contributions"):
+        if name in row:
+            row[name] = msgspec.json.encode(row[name]).decode()
+    return {**row, "kind": "score" if isinstance(item, Score) else "verdict", "present": list(item.present)}
+
+
+def scored_item(row: Row) -> Score | Verdict:
+    """Return the score or verdict of a row."""
+    kind: type[Score] | type[Verdict] = Score if row["kind"] == "score" else Verdict
+    values = {field.name: row[field.name] for field in dataclasses.fields(kind)}
+    values["present"] = tuple(values["present"])
+    if kind is Score:
+        values["orders"] = msgspec.json.decode(values["orders"], type=dict[str, tuple[int, int]])
+    else:
+        values["contributions"] = msgspec.json.decode(values["contributions"], type=dict[str, float])
+    return kind(**values)

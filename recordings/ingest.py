@@ -1,0 +1,395 @@
+"""Ingest: the one place where packets of all devices become one ordered history of the cell.
+
+A plain object, driven by `push` and `tick`: the capture process runs it on live devices, `simulate` runs it as fast as
+it can. Everything it decides (clocks, gaps, arc edges, welds, photos) is itself a packet with its own `order`.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sync.arc import ArcDetector, ArcEdge, block_sound_level, frame_light
+from sync.clock import ClockTable, OnlineClock, device_time_ns
+
+from acquisition.packet import (
+    CLOCKS_STREAM,
+    EVENTS_STREAM,
+    ClockUpdate,
+    Event,
+    Packet,
+    Photo,
+    SampleBlock,
+    SensorRows,
+    StreamInfo,
+    VideoFrame,
+)
+from recordings.cell import Cell
+from recordings.loss import ItemLoss, LossTracker
+from recordings.weld_machine import WeldMachine
+
+log = logging.getLogger(__name__)
+
+GOP: Final = 15
+"""Frames from one video keyframe to the next; a weld begins at a keyframe."""
+
+_RING_S: Final = 6.0
+"""How far back a weld may begin before the packet that revealed it, beyond its pre-roll."""
+
+
+def weld_key(utc_ns: int) -> str:
+    """Weld key of a weld that began at `utc_ns`: sortable, unique to the millisecond, safe as a folder name."""
+    moment = datetime.fromtimestamp(utc_ns // 10**9, tz=UTC)
+    return f"{moment:%Y%m%dT%H%M%S}{utc_ns // 10**6 % 1000:03d}Z"
+
+
+class Ingest:
+    """Orders, times and cuts; owned by one thread.
+
+    Attributes:
+        infos: Streams by name.
+        losses: Loss tracker per device stream.
+        segments: Newest segment per device stream.
+        clocks: Online clocks in force.
+        welds: Welds not yet done, oldest first, by key.
+        lost: Streams that are silent now, with the reason.
+        armed: A trigger starts a weld.
+        keyframe_order: Order of the newest frame that must be coded as a keyframe.
+    """
+
+    def __init__(self, cell: Cell, infos: Mapping[str, StreamInfo], utc_of: Callable[[int], int]) -> None:
+        """Begin with an empty history.
+
+        Args:
+            cell: The cell file.
+            infos: Descriptions of the opened streams.
+            utc_of: UTC (ns) of a cell time; only names welds, never times data.
+        """
+        self._cell = cell
+        self._utc_of = utc_of
+        self._order = 0
+        self._own_seq = {CLOCKS_STREAM: 0, EVENTS_STREAM: 0}
+        self._online: dict[str, OnlineClock] = {}
+        self._arc = ArcDetector(cell.arc)
+        self._channels: dict[str, tuple[int, int]] = {}
+        self._keyframes: deque[tuple[int, int]] = deque()
+        self._frames_since_key: dict[str, int] = {}
+        self._starts: deque[tuple[int, int]] = deque()
+        self._clock_history: deque[Packet] = deque()
+        self._reached_ns: dict[str, int] = {}
+        self._last_arrival_ns: dict[str, int] = {}
+        self._done: deque[WeldMachine] = deque(maxlen=50)
+        self.infos: dict[str, StreamInfo] = {}
+        self.losses: dict[str, LossTracker] = {}
+        self.segments: dict[str, int] = {}
+        self.clocks = ClockTable()
+        self.welds: dict[str, WeldMachine] = {}
+        self.lost: dict[str, str] = {}
+        self.armed = True
+        self.keyframe_order = 0
+        for info in infos.values():
+            self.add_stream(info)
+
+    def add_stream(self, info: StreamInfo) -> None:
+        """Announce a stream (also one whose device was first found later)."""
+        self.infos[info.name] = info
+        if info.modality != "post_images":
+            self.losses.setdefault(info.name, LossTracker(info))
+        if info.modality == "sensors" and {"current_a", "voltage_v"} <= set(info.channels):
+            self._channels[info.name] = (info.channels.index("current_a"), info.channels.index("voltage_v"))
+
+    # -- the way in ------------------------------------------------------------------------------------------------
+
+    def push(self, packet: Packet) -> list[Packet]:
+        """Take one device packet; returns it with its `order`, and all packets that follow from it, in order."""
+        out: list[Packet] = []
+        if isinstance(packet.payload, Photo):
+            self._take_photo(packet, out)
+            return out
+        self._come_back(packet, out)
+        self._observe_clock(packet, out)
+        packet = replace(packet, order=self._next_order())
+        out.append(packet)
+        end_ns = self._cell_time_ns(packet)
+        self._note_start(packet, end_ns)
+        loss = self.losses[packet.stream].observe(packet, end_ns)
+        if loss is not None:
+            self._gap(packet.stream, loss, packet.t_arrival_ns, out)
+        self._reached_ns[packet.stream] = max(end_ns, self._reached_ns.get(packet.stream, end_ns))
+        self._last_arrival_ns[packet.stream] = packet.t_arrival_ns
+        self.segments[packet.stream] = packet.segment
+        for edge in self._edges(packet, end_ns):
+            self._arc_edge(edge, packet.t_arrival_ns, out)
+        self._move_on(packet.t_arrival_ns, out)
+        return out
+
+    def tick(self, now_ns: int) -> list[Packet]:
+        """Notice what did not happen (silent streams, photos that never came); call at least ten times a second."""
+        out: list[Packet] = []
+        for name, last_ns in self._last_arrival_ns.items():
+            rate_hz = self.infos[name].rate_hz
+            if name not in self.lost and now_ns - last_ns > 1e9 * max(0.5, 10 / rate_hz if rate_hz else 0.5):
+                self.stream_lost(name, "silent", now_ns, out)
+        self._move_on(now_ns, out)
+        return out
+
+    def stream_lost(self, name: str, reason: str, now_ns: int, out: list[Packet]) -> None:
+        """Record that a stream fell silent or that its device died."""
+        if name in self.lost:
+            return
+        self.lost[name] = reason
+        if name in self.losses:
+            self.losses[name].silence_reason = reason
+        self._event(
+            out, now_ns, "stream_lost", None, self._last_arrival_ns.get(name), {"stream": name, "reason": reason}
+        )
+
+    # -- commands --------------------------------------------------------------------------------------------------
+
+    def start_weld(self, now_ns: int) -> list[Packet]:
+        """Start a weld by hand; nothing happens while one is being recorded."""
+        out: list[Packet] = []
+        if self.recording is None:
+            self._open(now_ns, "manual", now_ns, out)
+        return out
+
+    def stop_weld(self, now_ns: int) -> list[Packet]:
+        """End the weld that is being recorded by hand."""
+        out: list[Packet] = []
+        weld = self.recording
+        if weld is not None and weld.phase == "welding":
+            self._close_arc(weld, now_ns, "manual", now_ns, out)
+        return out
+
+    def mark(self, now_ns: int, note: str) -> list[Packet]:
+        """Put a mark into the weld being recorded (or just into the history)."""
+        out: list[Packet] = []
+        weld = self.recording
+        self._event(out, now_ns, "mark", weld.key if weld else None, now_ns, {"note": note})
+        return out
+
+    def finish(self, now_ns: int) -> list[Packet]:
+        """End everything now, because the capture process stops."""
+        out = self.stop_weld(now_ns)
+        for weld in list(self.welds.values()):
+            if weld.phase == "post-roll":
+                self._close(weld, now_ns, out)
+            if weld.phase == "photos":
+                self._photos_done(weld, now_ns, out)
+        return out
+
+    @property
+    def recording(self) -> WeldMachine | None:
+        """The weld whose packets are being written now (the newest), or None."""
+        for weld in reversed(self.welds.values()):
+            if weld.phase in ("welding", "post-roll"):
+                return weld
+        return None
+
+    # -- time ------------------------------------------------------------------------------------------------------
+
+    def _next_order(self) -> int:
+        self._order += 1
+        return self._order
+
+    def _own(self, stream: str, now_ns: int, payload: ClockUpdate | Event) -> Packet:
+        self._own_seq[stream] += 1
+        return Packet(
+            stream=stream, seq=self._own_seq[stream], t_arrival_ns=now_ns, payload=payload, order=self._next_order()
+        )
+
+    def _event(
+        self, out: list[Packet], now_ns: int, kind: str, weld: str | None, t_ns: int | None, data: dict[str, Any]
+    ) -> None:
+        out.append(self._own(EVENTS_STREAM, now_ns, Event(kind=kind, weld=weld, t_ns=t_ns, data=data)))
+
+    def _observe_clock(self, packet: Packet, out: list[Packet]) -> None:
+        info = self.infos[packet.stream]
+        device_ns = device_time_ns(info, packet)
+        if device_ns is None:
+            return
+        clock = self._online.get(packet.stream)
+        if clock is None or clock.segment != packet.segment:
+            clock = self._online[packet.stream] = OnlineClock(packet.stream, packet.segment)
+        update = clock.observe(device_ns, packet.t_arrival_ns)
+        if update is not None:
+            self.clocks.apply(update)
+            made = self._own(CLOCKS_STREAM, packet.t_arrival_ns, update)
+            self._clock_history.append(made)
+            out.append(made)
+
+    def _cell_time_ns(self, packet: Packet) -> int:
+        """Cell time of the packet's last item."""
+        return self.clocks.last_cell_time_ns(self.infos[packet.stream], packet)
+
+    def clock_snapshot(self, order: int) -> list[Packet]:
+        """The clock changes in force at `order`: per stream the newest one below it."""
+        newest: dict[str, Packet] = {}
+        for made in self._clock_history:
+            if made.order < order and isinstance(made.payload, ClockUpdate):
+                newest[made.payload.of_stream] = made
+        return sorted(newest.values(), key=lambda made: made.order)
+
+    # -- losses ----------------------------------------------------------------------------------------------------
+
+    def _come_back(self, packet: Packet, out: list[Packet]) -> None:
+        if self.lost.pop(packet.stream, None) is not None:
+            data = {"stream": packet.stream, "segment": packet.segment}
+            self._event(out, packet.t_arrival_ns, "stream_back", None, packet.t_arrival_ns, data)
+
+    def _gap(self, stream: str, loss: ItemLoss, now_ns: int, out: list[Packet]) -> None:
+        rate_hz = self.infos[stream].rate_hz
+        data = {
+            "stream": stream,
+            "first": loss.first,
+            "missing": loss.missing,
+            "seconds": loss.missing / rate_hz if rate_hz else 0.0,
+            "reason": loss.reason,
+            "exact": loss.exact,
+        }
+        self._event(out, now_ns, "gap", None, loss.t_ns, data)
+
+    # -- welds -----------------------------------------------------------------------------------------------------
+
+    def _note_start(self, packet: Packet, t_ns: int) -> None:
+        """Remember where a weld may begin: at video keyframes, or anywhere when there is no video."""
+        horizon_ns = packet.t_arrival_ns - round((self._cell.record.pre_s + _RING_S) * 1e9)
+        if isinstance(packet.payload, VideoFrame):
+            if self._begins_gop(packet):
+                self.keyframe_order = packet.order
+                self._keyframes.append((packet.order, t_ns))
+        else:
+            self._starts.append((packet.order, t_ns))
+        for starts in (self._keyframes, self._starts):
+            while len(starts) > 1 and starts[1][1] < horizon_ns:
+                starts.popleft()
+        while len(self._clock_history) > 4 * len(self.infos) + 4:
+            first = self._clock_history[0]
+            later = any(
+                made.order < (self._starts[0][0] if self._starts else 0)
+                and isinstance(made.payload, ClockUpdate)
+                and isinstance(first.payload, ClockUpdate)
+                and made.payload.of_stream == first.payload.of_stream
+                for made in list(self._clock_history)[1:]
+            )
+            if not later:
+                break
+            self._clock_history.popleft()
+
+    def _begins_gop(self, packet: Packet) -> bool:
+        """Count a frame; True when it must be coded as a keyframe (every `GOP`-th of each segment)."""
+        count = self._frames_since_key.get(packet.stream, GOP)
+        key = count >= GOP
+        self._frames_since_key[packet.stream] = 1 if key else count + 1
+        return key
+
+    def _start_at(self, t_ns: int) -> tuple[int, int]:
+        """Order and cell time of the last possible start at or before `t_ns`; the oldest if none is old enough."""
+        starts = self._keyframes or self._starts
+        found = starts[0] if starts else (self._order + 1, t_ns)
+        for start in starts:
+            if start[1] > t_ns:
+                break
+            found = start
+        return found
+
+    def _edges(self, packet: Packet, end_ns: int) -> list[ArcEdge]:
+        payload = packet.payload
+        if isinstance(payload, SensorRows) and packet.stream in self._channels:
+            current, voltage = self._channels[packet.stream]
+            t_ns = self.clocks.cell_times_ns(self.infos[packet.stream], packet)
+            return self._arc.sensors(t_ns, payload.values[:, current], payload.values[:, voltage])
+        if isinstance(payload, VideoFrame):
+            return self._arc.light(end_ns, frame_light(payload.pixels))
+        if isinstance(payload, SampleBlock):
+            return self._arc.sound(end_ns, block_sound_level(payload.samples, payload.rate_hz))
+        return []
+
+    def _arc_edge(self, edge: ArcEdge, now_ns: int, out: list[Packet]) -> None:
+        weld = self.recording
+        if edge.kind == "arc_on":
+            if self.armed and (weld is None or weld.phase == "post-roll"):
+                self._open(edge.t_ns, edge.source, now_ns, out)
+        elif weld is not None and weld.phase == "welding" and weld.trigger != "manual":
+            self._close_arc(weld, edge.t_ns, edge.source, now_ns, out)
+
+    def _open(self, t_ns: int, source: str, now_ns: int, out: list[Packet]) -> None:
+        first_order, origin_ns = self._start_at(t_ns - round(self._cell.record.pre_s * 1e9))
+        has_photos = any(info.modality == "post_images" for info in self.infos.values())
+        weld = WeldMachine(
+            key=weld_key(self._utc_of(t_ns)),
+            first_order=first_order,
+            opened_ns=t_ns,
+            arc_on_ns=t_ns,
+            trigger=source,
+            post_s=self._cell.record.post_s,
+            longest_s=self._cell.record.longest_s,
+            photos_expected=self._cell.judge.photos_expected if has_photos else 0,
+            photo_wait_s=self._cell.judge.photo_wait_s,
+        )
+        self.welds[weld.key] = weld
+        clocks = [
+            {"order": made.order, "seq": made.seq, "t_arrival_ns": made.t_arrival_ns} | asdict(made.payload)
+            for made in self.clock_snapshot(first_order)
+        ]
+        data = {
+            "first_order": first_order,
+            "origin_ns": origin_ns,
+            "pre_s": self._cell.record.pre_s,
+            "trigger": source,
+            "photos_expected": weld.photos_expected,
+            "clocks": clocks,
+        }
+        self._event(out, now_ns, "weld_open", weld.key, t_ns, data)
+        self._event(out, now_ns, "arc_on", weld.key, t_ns, {"source": source})
+
+    def _close_arc(self, weld: WeldMachine, t_ns: int, source: str, now_ns: int, out: list[Packet]) -> None:
+        weld.arc_off(t_ns)
+        self._event(out, now_ns, "arc_off", weld.key, t_ns, {"source": source})
+
+    def _move_on(self, now_ns: int, out: list[Packet]) -> None:
+        if not self.welds:
+            return
+        live = [t for name, t in self._reached_ns.items() if name not in self.lost]
+        slowest_ns = min(live) if live else 0
+        for weld in list(self.welds.values()):
+            if weld.too_long(now_ns):
+                self._close_arc(weld, now_ns, "longest_s", now_ns, out)
+            if weld.complete(slowest_ns, now_ns):
+                self._close(weld, now_ns, out)
+            if weld.photos_over(now_ns):
+                self._photos_done(weld, now_ns, out)
+
+    def _close(self, weld: WeldMachine, now_ns: int, out: list[Packet]) -> None:
+        for name in self.lost:
+            loss = self.losses[name].silent_loss(now_ns) if name in self.losses else None
+            if loss is not None:
+                self._gap(name, loss, now_ns, out)
+        weld.close(self._order + 1, now_ns)
+        self._event(out, now_ns, "weld_close", weld.key, weld.arc_off_ns, {"last_order": weld.last_order})
+
+    def _photos_done(self, weld: WeldMachine, now_ns: int, out: list[Packet]) -> None:
+        weld.phase = "done"
+        data = {"expected": weld.photos_expected, "received": len(weld.photos)}
+        self._event(out, now_ns, "photos_done", weld.key, now_ns, data)
+        self._done.append(self.welds.pop(weld.key))
+
+    def _take_photo(self, packet: Packet, out: list[Packet]) -> None:
+        """Give a photo to the weld it names, else to the oldest that expects one; otherwise it stays unassigned."""
+        photo = packet.payload
+        assert isinstance(photo, Photo)
+        waiting = [w for w in self.welds.values() if w.phase == "photos" and len(w.photos) < w.photos_expected]
+        named = [w for w in (*self.welds.values(), *self._done) if photo.weld_hint == w.key]
+        early = [w for w in self.welds.values() if w.phase == "post-roll"]
+        candidates = named or waiting or early
+        weld = candidates[0] if candidates else None
+        assigned = replace(photo, weld_hint=weld.key if weld else None)
+        out.append(replace(packet, order=self._next_order(), payload=assigned))
+        if weld is not None:
+            weld.photos.append(photo.name)
+            if weld.phase == "done":
+                data = {"expected": weld.photos_expected, "received": len(weld.photos)}
+                self._event(out, packet.t_arrival_ns, "photos_done", weld.key, packet.t_arrival_ns, data)
+        self._move_on(packet.t_arrival_ns, out)

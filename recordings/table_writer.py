@@ -1,0 +1,96 @@
+"""A table that grows while it is recorded: an Arrow IPC stream, unbuffered, readable up to its last whole batch."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet
+
+
+class TableWriter:
+    """Collects rows and writes them as one record batch at least every `flush_s` of packet arrival time.
+
+    Attributes:
+        path: The Arrow file, created with the first row.
+        buffered_rows: Rows not yet written.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema, *, flush_s: float) -> None:
+        self.path = path
+        self.buffered_rows = 0
+        self._schema = schema
+        self._flush_ns = round(flush_s * 1e9)
+        self._columns: dict[str, list[Any]] = {name: [] for name in schema.names}
+        self._oldest_ns: int | None = None
+        self._sink: pa.OSFile | None = None
+        self._stream: pa.ipc.RecordBatchStreamWriter | None = None
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Estimate of the memory that the unwritten rows hold: eight bytes a value."""
+        return self.buffered_rows * len(self._columns) * 8
+
+    def append(self, *rows: Mapping[str, Any], now_ns: int) -> None:
+        """Add the rows of one packet (absent columns are null) that arrived at `now_ns`; writes what is old enough.
+
+        The rows of one packet always go into one batch, so a packet is on the disk as a whole or not at all.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        for row in rows:
+            for name, column in self._columns.items():
+                column.append(row.get(name))
+        self.buffered_rows += len(rows)
+        if self._oldest_ns is None:
+            self._oldest_ns = now_ns
+        if self._stream is None or now_ns - self._oldest_ns >= self._flush_ns:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the rows collected so far as one record batch."""
+        if not self.buffered_rows:
+            return
+        if self._stream is None:
+            self._sink = pa.OSFile(str(self.path), "wb")
+            self._stream = pa.ipc.new_stream(self._sink, self._schema)
+        arrays = [pa.array(self._columns[field.name], field.type) for field in self._schema]
+        self._stream.write_batch(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
+        for column in self._columns.values():
+            column.clear()
+        self.buffered_rows = 0
+        self._oldest_ns = None
+
+    def close(self) -> None:
+        """Write the rest and the end-of-stream mark."""
+        try:
+            self.flush()
+            if self._stream is not None:
+                self._stream.close()
+        finally:
+            if self._sink is not None:
+                self._sink.close()
+            self._stream = self._sink = None
+
+
+def read_table(path: Path, schema: pa.Schema) -> pa.Table:
+    """Read every whole batch of an Arrow stream, however it ends, or a Parquet file; no file means no rows.
+
+    Raises:
+        OSError: The Parquet file is damaged.
+    """
+    if path.suffix == ".parquet":
+        return pa.parquet.read_table(path, partitioning=None).cast(schema)
+    batches = []
+    try:
+        with pa.OSFile(str(path), "rb") as source, pa.ipc.open_stream(source) as stream:
+            while True:
+                batch = stream.read_next_batch()
+                batch.validate()
+                batches.append(batch)
+    except (StopIteration, OSError, pa.ArrowException):
+        # A killed recorder leaves a stream without an end, or with half a batch: what came before it is whole.
+        pass
+    return pa.Table.from_batches([batch for batch in batches if batch.schema.equals(schema)], schema)
