@@ -215,6 +215,7 @@ def detector(
             data_endpoint=place.data,
             control_endpoint=place.control,
             checkpoint=checkpoint,
+            cell=loaded.name,
             required=loaded.judge.required,
             alpha=loaded.judge.alpha,
         )
@@ -262,7 +263,6 @@ def _replay_lines(result: dict[str, Any]) -> Iterator[str]:
 
 def _replay_on_screen(weld: Path, speed: float, cell: Path | None, checkpoint: Path) -> None:
     from gui.launch import run_gui
-
     from recordings.runtime import Runtime, default_runtime
     from recordings.supervisor import Supervisor
 
@@ -322,7 +322,7 @@ def import_(
     report = import_welds(source, destination, dry_run=dry_run, progress=_progress("imported"))
     result = {"imported": report.imported, "skipped": report.skipped, "warnings": report.warnings}
     _print(result, as_json, _import_lines)
-    raise typer.Exit(LOSSY if report.skipped else 0)
+    raise typer.Exit(LOSSY if report.lossy else 0)
 
 
 def _import_lines(result: dict[str, Any]) -> Iterator[str]:
@@ -354,7 +354,7 @@ def recover(
 def _report_welds(reports: list[Any], as_json: bool) -> None:
     import msgspec
 
-    welds = [msgspec.to_builtins(report) for report in reports]
+    welds = [msgspec.to_builtins(report, enc_hook=str) for report in reports]
     _print({"welds": welds}, as_json, _weld_lines)
     if any(not weld["ok"] for weld in welds):
         raise typer.Exit(1)
@@ -405,9 +405,11 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Fit a detector on good welds."""
-    from models.training import train as fit
+    from models.training import train_statistics
 
-    _print(fit(model, data, out, progress=_progress("read")), as_json)
+    if model != "statistics":
+        raise typer.Exit(_fail(f"no model '{model}'; there is: statistics", 2))
+    _print(train_statistics(data, out, progress=_say), as_json)
 
 
 @app.command()
@@ -419,10 +421,9 @@ def calibrate(
 ) -> None:
     """Set the thresholds from a cell's own good welds."""
     from models.training import calibrate as fit
-
     from recordings.cell import load_cell
 
-    _print(fit(run_folder, data, load_cell(cell).name, progress=_progress("read")), as_json)
+    _print(fit(run_folder, data, cell=load_cell(cell).name if cell else None, progress=_say), as_json)
 
 
 @app.command()
@@ -434,7 +435,7 @@ def evaluate(
     """Judge welds with known labels and say honestly how well it went."""
     from models.evaluation import evaluate as judge
 
-    _print(judge(run_folder, data, progress=_progress("judged")), as_json)
+    _print(judge(run_folder, data, progress=_say), as_json)
 
 
 @app.command()
@@ -491,6 +492,11 @@ def _progress(word: str) -> Callable[[int, int], None]:
             typer.echo(f"{word} {done} of {total}, {left:.0f} s left", err=True)
 
     return show
+
+
+def _say(line: str) -> None:
+    """A line for the user on stderr."""
+    typer.echo(line, err=True)
 
 
 def _fail(message: str, code: int = 1) -> int:

@@ -91,7 +91,7 @@ class ThreadedDriver(Driver):
     `_connect`, which runs inside `open` so that an absent device is reported at once.
     """
 
-    QUEUE_PACKETS: Final = 1024
+    QUEUE_PACKETS: Final = 512
     REOPEN_S: Final = (0.2, 0.5, 1.0, 2.0)
 
     def __init__(self, name: str) -> None:
@@ -131,6 +131,9 @@ class ThreadedDriver(Driver):
         except BaseException:
             self._state = "closed"
             raise
+        if self._latest is not None:
+            self._segment += 1
+        self._packets.clear()
         self._wakeup = wakeup
         self._stop.clear()
         self._thread = threading.Thread(target=self._read_forever, name=f"driver-{self.name}", daemon=True)

@@ -137,6 +137,7 @@ ACTIONS: Final[tuple[ActionSpec, ...]] = (
         "View",
         QT_TRANSLATE_NOOP("Actions", "Light instead of dark colours"),
         checkable=True,
+        control="menu_view",
     ),
     _spec(
         "full_screen",
@@ -145,6 +146,7 @@ ACTIONS: Final[tuple[ActionSpec, ...]] = (
         "View",
         QT_TRANSLATE_NOOP("Actions", "Fill the screen"),
         checkable=True,
+        control="menu_view",
     ),
     _spec(
         "devices",

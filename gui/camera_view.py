@@ -46,8 +46,8 @@ class CameraView(QFrame):
         drawn: Frames drawn.
     """
 
-    def __init__(self, blob: QAction) -> None:
-        """Build the view; `blob` switches the outline of the arc."""
+    def __init__(self, blob: QAction, freeze: QAction) -> None:
+        """Build the view; `blob` switches the outline of the arc, `freeze` holds the display."""
         super().__init__()
         self.setObjectName("camera_view")
         self.setProperty("role", "panel")
@@ -86,8 +86,7 @@ class CameraView(QFrame):
         side = QVBoxLayout()
         side.addWidget(self._title)
         side.addStretch(1)
-        button = make_button(blob)
-        for control in (self._streams, self._tone, button):
+        for control in (self._streams, self._tone, make_button(blob), make_button(freeze)):
             control.setFixedWidth(_SIDE_PX)
             side.addWidget(control)
         layout = QHBoxLayout(self)

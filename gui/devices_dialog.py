@@ -6,6 +6,8 @@ from PySide6.QtCore import QProcess, Qt
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QDialog, QHBoxLayout, QLabel, QPlainTextEdit, QPushButton, QVBoxLayout, QWidget
 
+from gui.weld_info import ElidedLabel
+
 
 class DevicesDialog(QDialog):
     """Runs the `devices` command beside the screen and shows its lines."""
@@ -26,8 +28,7 @@ class DevicesDialog(QDialog):
         )
         steps.setWordWrap(True)
         steps.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self.state = QLabel(self.tr("Looking for devices…"))
-        self.state.setObjectName("devices_state")
+        self.state = ElidedLabel("devices_state")
         self.lines = QPlainTextEdit()
         self.lines.setObjectName("devices_lines")
         self.lines.setAccessibleName(self.tr("Lines for a cell file"))

@@ -102,8 +102,8 @@ class HealthTable(QFrame):
         self.table.setRowCount(max(1, len(streams)))
         rows = self.table.rowCount()
         top = self.table.horizontalHeader().sizeHint().height() + 2
-        self.table.setMinimumHeight(min(4, rows) * _ROW_PX + top)
-        self.table.setMaximumHeight(rows * _ROW_PX + top)
+        self.table.setMinimumHeight(min(4, rows) * _ROW_PX + top + 4)
+        self.table.setMaximumHeight(rows * _ROW_PX + top + 4)
         if not streams:
             self._fill_row(0, [self.tr("no streams known"), "", "", "", "", "", ""], None)
         for row, stream in enumerate(streams):

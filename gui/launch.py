@@ -62,7 +62,7 @@ def run_gui(
             on_first_window(seconds)
 
     window.page.painted.connect(painted)
-    hooks = _report_exceptions(window)
+    hooks = report_exceptions(window)
     old_signals = {kind: signal.signal(kind, lambda *_: app.exit(0)) for kind in (signal.SIGINT, signal.SIGTERM)}
     window.show()
     if for_s is not None:
@@ -88,20 +88,16 @@ def run_gui(
     return status
 
 
-def _report_exceptions(window: MainWindow) -> tuple[Callable[..., object], Callable[..., object]]:
+def report_exceptions(window: MainWindow) -> tuple[Callable[..., object], Callable[..., object]]:
     """Send exceptions that nobody caught to the log and to the screen, which stays up; returns the former hooks."""
     former = sys.excepthook, threading.excepthook
 
-    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        log.error("unexpected error in the screen", exc_info=(kind, error, trace))
-        window.page.fail(f"unexpected error in the screen: {kind.__name__}: {error}; see the log")
+    def hook(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+        log.error("unexpected error in the screen", exc_info=(kind, error or kind(), trace))
+        window.trouble.emit(f"unexpected error in the screen: {kind.__name__}: {error}; see the log")
 
-    def thread_hook(args: threading.ExceptHookArgs) -> None:
-        if args.exc_value is not None:
-            trace = args.exc_traceback
-            QTimer.singleShot(0, window, lambda: hook(args.exc_type, args.exc_value, trace))  # type: ignore[arg-type]
-
-    sys.excepthook, threading.excepthook = hook, thread_hook
+    sys.excepthook = hook
+    threading.excepthook = lambda args: hook(args.exc_type, args.exc_value, args.exc_traceback)
     return former
 
 

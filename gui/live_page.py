@@ -63,7 +63,7 @@ class LivePage(RecordBorder):
         self.weld_info = WeldInfo(actions["devices"])
         self.record_state = RecordState()
         self.alarms = AlarmBar(actions["acknowledge"])
-        self.camera = CameraView(actions["blob"])
+        self.camera = CameraView(actions["blob"], actions["freeze"])
         self.health = HealthTable()
         self.welds = WeldList()
         self.timeline = Timeline(self._tracks)
@@ -170,7 +170,8 @@ class LivePage(RecordBorder):
         self.set_recording(status is not None and status.recording)
         self.weld_info.show_status(status)
         self.health.show_status(status)
-        self.welds.show_status(status)
+        self._show_verdict()
+        self.welds.show_status(status, self.verdict_tile.shown)
         self.bar.show_status(status, self.welds.chosen)
         if status is None:
             self.path.setText(self.tr("Not known where anything is recorded"))
@@ -180,7 +181,6 @@ class LivePage(RecordBorder):
             self.path.setText(self.tr("Last weld in {0}").format(status.welds[0].path))
         else:
             self.path.setText(self.tr("Nothing recorded yet"))
-        self._show_verdict()
 
     def _fresh(self) -> CellStatus | None:
         """Give the status if it may still be believed."""
@@ -188,11 +188,8 @@ class LivePage(RecordBorder):
 
     def _show_verdict(self) -> None:
         shown = judge_screen(self._status, self._clock() - self._status_s, self._verdicts)
-        if shown == self.verdict_tile.shown:
-            running = self._running_score(shown)
-            self.score_bar.show_score(shown, running, self._status.detector if self._status else None)
-            return
-        self.verdict_tile.show_verdict(shown)
+        if shown != self.verdict_tile.shown:
+            self.verdict_tile.show_verdict(shown)
         self.score_bar.show_score(shown, self._running_score(shown), self._status.detector if self._status else None)
 
     def _running_score(self, shown: Shown) -> float | None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from PySide6.QtCore import QSettings, Qt, QTimer
+from PySide6.QtCore import QSettings, Qt, QTimer, Signal
 from PySide6.QtGui import QAction, QCloseEvent
 from PySide6.QtWidgets import QApplication, QMainWindow, QMessageBox
 
@@ -19,7 +19,13 @@ SUPERVISE_MS: Final = 1000
 
 
 class MainWindow(QMainWindow):
-    """Owns the page, the link and the timers; `shut` ends all three."""
+    """Owns the page, the link and the timers; `shut` ends all three.
+
+    Signals:
+        trouble: Something went wrong in this process (one line); may be emitted from any thread.
+    """
+
+    trouble = Signal(str)
 
     def __init__(
         self,
@@ -79,6 +85,7 @@ class MainWindow(QMainWindow):
         link.message.connect(page.on_message)
         link.answered.connect(self._on_answer)
         link.failed.connect(page.fail)
+        self.trouble.connect(page.fail)
         page.command.connect(link.send)
         actions["devices"].triggered.connect(self._show_devices)
         actions["devices"].setEnabled(bool(self._devices_command))

@@ -138,6 +138,7 @@ class RecordBar(QWidget):
             self._actions[f"label_{i}"].setEnabled(self.labels.isEnabled())
         for line in (self.operator, self.note):
             line.setEnabled(live)
+            line.setVisible(replay is None)
         if live and status is not None and not self.operator.hasFocus():
             self.operator.setText(str(status.metadata.get("operator", "")))
         self._live.setVisible(replay is None)

@@ -15,7 +15,7 @@ from PySide6.QtWidgets import (
 )
 
 from acquisition.packet import MODALITIES
-from gui.judgement import SHAPES
+from gui.judgement import SHAPES, Shown
 from gui.shapes import Shape, icon_for
 from gui.theme import TOUCH_PX
 from recordings.status import CellStatus, WeldStatus
@@ -79,8 +79,13 @@ class WeldList(QFrame):
             self.table.clearSelection()
         self.selected.emit(self.chosen or "")
 
-    def show_status(self, status: CellStatus | None) -> None:
-        """Show the welds; without a status those that were shown stay (they lie on disk), but no open verdict does."""
+    def show_status(self, status: CellStatus | None, shown: Shown) -> None:
+        """Show the welds; without a status those that were shown stay (they lie on disk), but no open verdict does.
+
+        Args:
+            status: The status, or None while there is no fresh one.
+            shown: What the verdict tile says of the current weld, which its row must not contradict.
+        """
         known = status is not None
         status = self._status = status or self._status
         if status is None:
@@ -93,7 +98,7 @@ class WeldList(QFrame):
         self.table.clearSpans()
         self.table.setRowCount(len(self._keys))
         for row, weld in enumerate(status.welds):
-            self._fill(row, weld, known=known)
+            self._fill(row, weld, shown if shown.weld and shown.weld.key == weld.key else None, known=known)
         if self._chosen in self._keys:
             self.table.selectRow(self._keys.index(self._chosen))
 
@@ -102,16 +107,19 @@ class WeldList(QFrame):
         self.table.setSpan(0, 0, 1, self.table.columnCount())
         self._set(0, 0, words)
 
-    def _fill(self, row: int, weld: WeldStatus, *, known: bool) -> None:
+    def _fill(self, row: int, weld: WeldStatus, shown: Shown | None, *, known: bool) -> None:
         verdict = weld.verdict
         word: str
-        if weld.phase == "failed":
+        closed = verdict is not None and verdict.final and weld.phase != "welding"
+        if shown is not None and not closed and shown.word == "NO DATA":
+            shape, word = shown.shape, shown.word
+        elif weld.phase == "failed":
             shape, word = Shape.NO_DATA, self.tr("FAILED")
-        elif not known and (verdict is None or not verdict.final):
+        elif not known and not closed:
             shape, word = Shape.NO_DATA, "NO DATA"
         elif verdict is None:
             shape, word = (Shape.NO_DATA, "NO DATA") if weld.phase == "judged" else (Shape.PENDING, self.tr(weld.phase))
-        elif verdict.final:
+        elif closed:
             shape, word = SHAPES[verdict.word], verdict.word
         else:
             shape, word = Shape.PENDING, self.tr("{0} so far").format(verdict.word)

@@ -18,12 +18,13 @@ import msgspec
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from acquisition.packet import CLOCKS_STREAM, ClockUpdate, Event, Packet, StreamInfo
+from acquisition.packet import Event, Packet, StreamInfo
 from acquisition.transport import ControlClient, Subscriber, TransportError
 from models.checkpoint import Checkpoint, load_checkpoint
 from models.conformal import welds_needed
 from models.detector_contract import PATTERNS, PROCESS, DetectorError
 from models.judge import WeldJudge, judge_packets
+from recordings.ingest import clock_snapshot
 from recordings.manifest import Manifest
 from recordings.reader import WeldReader
 from recordings.status import STATUS_TOPIC, CellStatus, DetectorStatus
@@ -184,6 +185,7 @@ class _Process:
         finished = [k for k, judge in self._judges.items() if judge.done]
         for old in finished[: max(0, len(finished) - KEPT_JUDGES)]:
             del self._judges[old]
+        self._late.discard(key)  # a replay lists its weld before it begins
         judge = self._judges[key] = self._judge(event, note="")
         held = [p for p in self._ring if p.order >= first_order]
         if any(b.order != a.order + 1 for a, b in pairwise(held)):
@@ -230,6 +232,8 @@ class _Process:
         self._status_s = time.monotonic()
         self._infos = {row.name: row.info for row in status.streams if row.info is not None}
         self._live = status.replay is None
+        # A replayed weld may come from another cell than the one at hand; what counts is where it was welded.
+        self._cell = status.cell
         for weld in status.welds:
             unknown = weld.key not in self._handled
             self._handled.add(weld.key)
@@ -281,16 +285,6 @@ class _Process:
             problem=self._problem or (f"{lost} messages were lost on the way from capture" if lost else None),
         )
         self._control.send("detector", status)
-
-
-def clock_snapshot(event: Event) -> list[Packet]:
-    """Give the clocks in force at a weld's first packet, which its `weld_open` carries, as the packets they were."""
-    packets = []
-    for clock in event.data.get("clocks", ()):
-        stamps = {name: clock[name] for name in ("order", "seq", "t_arrival_ns")}
-        update = ClockUpdate(**{name: value for name, value in clock.items() if name not in stamps})
-        packets.append(Packet(stream=CLOCKS_STREAM, payload=update, **stamps))
-    return packets
 
 
 def _complete(folder: Path) -> bool:

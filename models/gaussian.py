@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import solve_triangular
-from sklearn.covariance import LedoitWolf
+from sklearn.covariance import ledoit_wolf_shrinkage, shrunk_covariance
 
 Values = npt.NDArray[np.float64]
 MIN_SLOT: Final = 20
@@ -70,10 +70,16 @@ class Gaussian:
     _factors: dict[bytes, tuple[npt.NDArray[np.intp], Values]] = field(default_factory=dict)
 
     @classmethod
-    def fit(cls, rows: Values) -> "Gaussian":
-        """Fit on `(n, d)` standardised rows; an unknown element counts as typical (0)."""
-        model = LedoitWolf().fit(np.nan_to_num(rows, nan=0.0))
-        return cls(mean=np.asarray(model.location_), covariance=np.asarray(model.covariance_))
+    def fit(cls, rows: Values, groups: npt.NDArray[np.int64]) -> "Gaussian":
+        """Fit on `(n, d)` standardised rows; an unknown element counts as typical (0).
+
+        Ledoit and Wolf's shrinkage supposes independent rows. Windows of one weld are anything but that, so it is
+        estimated from the means of the groups (welds); the covariance that is shrunk is that of all rows.
+        """
+        known = np.nan_to_num(rows, nan=0.0)
+        means = np.stack([known[groups == group].mean(axis=0) for group in np.unique(groups)])
+        shrinkage = float(ledoit_wolf_shrinkage(means))
+        return cls(mean=known.mean(axis=0), covariance=np.asarray(shrunk_covariance(np.cov(known.T), shrinkage)))
 
     def distance(self, row: Values) -> float:
         """Give the squared Mahalanobis distance per known element of a `(d,)` row; NaN when none is known."""

@@ -209,14 +209,15 @@ def _fit_process(welds: Sequence[EncodedWeld]) -> tuple[Standardiser, Gaussian]:
     laid = [_row(window, window.present) for weld in welds for window in weld.windows]
     rows, slots = np.stack([r for r, _ in laid]), np.stack([s for _, s in laid])
     standardiser = Standardiser.fit(rows, slots, SLOTS)
-    return standardiser, Gaussian.fit(standardiser.apply(rows, slots))
+    groups = np.repeat(np.arange(len(welds)), [len(weld.windows) for weld in welds])
+    return standardiser, Gaussian.fit(standardiser.apply(rows, slots), groups)
 
 
 def _fit_result(welds: Sequence[EncodedWeld]) -> tuple[Standardiser, Gaussian]:
     rows = np.stack([w.photos.values[PHOTOS] for w in welds if w.photos is not None])
     slots = np.zeros(rows.shape, dtype=np.int64)
     standardiser = Standardiser.fit(rows, slots, 1)
-    return standardiser, Gaussian.fit(standardiser.apply(rows, slots))
+    return standardiser, Gaussian.fit(standardiser.apply(rows, slots), np.arange(len(rows)))
 
 
 def folds_of(sessions: Sequence[str], count: int) -> npt.NDArray[np.int64]:

@@ -40,7 +40,7 @@ def _whole(frame: bytes) -> bool:
 
 def _whole_frames(container: InputContainer) -> "Iterator[av.Packet[AudioStream]]":
     """Give the FLAC frames of the file; only the last one can be cut off, so only that one is checked."""
-    last: "av.Packet[AudioStream] | None" = None
+    last: av.Packet[AudioStream] | None = None
     try:
         for packet in container.demux(audio=0):
             if packet.size:

@@ -17,12 +17,12 @@ from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 import platformdirs
-from acquisition.simulated.cell import SimulatedCell
-from acquisition.simulated.config import SimulationConfig
-from sync.arc import ArcConfig
 
 from acquisition.driver import Driver
 from acquisition.packet import MODALITIES, RESERVED_STREAMS, Modality
+from acquisition.simulated.cell import SimulatedCell
+from acquisition.simulated.config import SimulationConfig
+from sync.arc import ArcConfig
 
 T = TypeVar("T")
 

@@ -11,9 +11,6 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sync.arc import ArcDetector, ArcEdge, block_sound_level, frame_light
-from sync.clock import ClockTable, OnlineClock, device_time_ns
-
 from acquisition.packet import (
     CLOCKS_STREAM,
     EVENTS_STREAM,
@@ -29,6 +26,8 @@ from acquisition.packet import (
 from recordings.cell import Cell
 from recordings.loss import ItemLoss, LossTracker
 from recordings.weld_machine import WeldMachine
+from sync.arc import ArcDetector, ArcEdge, block_sound_level, frame_light
+from sync.clock import ClockTable, OnlineClock, device_time_ns
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +42,16 @@ def weld_key(utc_ns: int) -> str:
     """Weld key of a weld that began at `utc_ns`: sortable, unique to the millisecond, safe as a folder name."""
     moment = datetime.fromtimestamp(utc_ns // 10**9, tz=UTC)
     return f"{moment:%Y%m%dT%H%M%S}{utc_ns // 10**6 % 1000:03d}Z"
+
+
+def clock_snapshot(weld_open: Event) -> list[Packet]:
+    """Give the clocks in force at a weld's first packet, which its `weld_open` carries, as the packets they were."""
+    packets = []
+    for clock in weld_open.data.get("clocks", ()):
+        stamps = {name: clock[name] for name in ("order", "seq", "t_arrival_ns")}
+        update = ClockUpdate(**{name: value for name, value in clock.items() if name not in stamps})
+        packets.append(Packet(stream=CLOCKS_STREAM, payload=update, **stamps))
+    return packets
 
 
 class Ingest:
@@ -224,7 +233,7 @@ class Ingest:
         """Cell time of the packet's last item."""
         return self.clocks.last_cell_time_ns(self.infos[packet.stream], packet)
 
-    def clock_snapshot(self, order: int) -> list[Packet]:
+    def _clocks_at(self, order: int) -> list[Packet]:
         """The clock changes in force at `order`: per stream the newest one below it."""
         newest: dict[str, Packet] = {}
         for made in self._clock_history:
@@ -332,7 +341,7 @@ class Ingest:
         self.welds[weld.key] = weld
         clocks = [
             {"order": made.order, "seq": made.seq, "t_arrival_ns": made.t_arrival_ns} | asdict(made.payload)
-            for made in self.clock_snapshot(first_order)
+            for made in self._clocks_at(first_order)
         ]
         data = {
             "first_order": first_order,

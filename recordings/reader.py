@@ -189,7 +189,7 @@ class WeldReader:
     def _late(self, photos: Iterator[Packet]) -> Iterator[_Keyed]:
         """Put photos whose order is of a later run behind everything of the weld's own run."""
         last_order = self.manifest.last_order or 0
-        end = max([last_order, *self._table(EVENTS_STREAM)["order"].to_pylist()])
+        end = max([last_order, *(row["order"] for row in self._table(EVENTS_STREAM).to_pylist())])
         for photo in photos:
             end += photo.order <= last_order
             yield (photo.order if photo.order > last_order else end), photo.order, photo

@@ -11,14 +11,15 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from acquisition.packet import ClockUpdate, Event, Packet, Photo, StreamInfo, VideoFrame
+from acquisition.packet import CLOCKS_STREAM, EVENTS_STREAM, Event, Packet, Photo, StreamInfo, VideoFrame
 from recordings.cell import Cell
+from recordings.ingest import clock_snapshot
 from recordings.manifest import LabelEntry, Manifest, StreamRecord, UtcPair
 from recordings.recovery import recover
 from recordings.verdict import Score, Verdict
@@ -179,8 +180,7 @@ class RecorderCore:
         for weld in list(self.welds.values()):
             mine = isinstance(payload, Event) and payload.weld == weld.key
             if weld.last_order is None or mine:
-                for item in items:
-                    self._with_writer(weld.key, lambda writer, item=item: writer.write(item))  # type: ignore[misc]
+                self._write(weld.key, items)
         if isinstance(payload, Event) and payload.weld in self.welds:
             self._note(self.welds[payload.weld], payload)
 
@@ -227,14 +227,8 @@ class RecorderCore:
         except (OSError, RecordingError) as error:
             self._failed(weld, error)
             return
-        for clock in event.data["clocks"]:
-            stamps = {name: clock[name] for name in ("order", "seq", "t_arrival_ns")}
-            fields = {name: value for name, value in clock.items() if name not in stamps}
-            snapshot = Packet(stream="clocks", payload=ClockUpdate(**fields), **stamps)
-            self._with_writer(key, lambda writer, snapshot=snapshot: writer.write(snapshot))  # type: ignore[misc]
-        for item in self._ring:
-            if item.order >= first_order:
-                self._with_writer(key, lambda writer, item=item: writer.write(item))  # type: ignore[misc]
+        self._write(key, clock_snapshot(event))
+        self._write(key, (item for item in self._ring if item.order >= first_order))
 
     def _note(self, weld: WeldFile, event: Event) -> None:
         """Keep the manifest in step with the weld's own events."""
@@ -256,12 +250,9 @@ class RecorderCore:
             if weld is not owner and weld.last_order is None:
                 # Another weld's photo came while this one was recorded: its order is accounted for here too.
                 note = Event(kind="photo", weld=photo.weld_hint, data={"name": photo.name})
-                other = Packet(
-                    stream="events", seq=0, t_arrival_ns=packet.t_arrival_ns, payload=note, order=packet.order
-                )
-                self._with_writer(weld.key, lambda writer, other=other: writer.write(other))  # type: ignore[misc]
+                self._write(weld.key, [replace(packet, stream=EVENTS_STREAM, payload=note)])
         if owner is not None and owner.writer is not None:
-            self._with_writer(owner.key, lambda writer: writer.write(packet))
+            self._write(owner.key, [packet])
             return
         try:
             folder = self.root / self.cell.name / "unassigned"
@@ -304,6 +295,17 @@ class RecorderCore:
                 self._finish(FinishWeld(key=key))
         self.stopped_for_space = short
 
+    def _write(self, key: str, items: Iterable[Packet | EncodedFrame]) -> None:
+        """Write items of streams that the weld knows; a device found only after its beginning is left out."""
+
+        def write(writer: WeldWriter) -> None:
+            known = {*writer.manifest.streams, EVENTS_STREAM, CLOCKS_STREAM}
+            for item in items:
+                if item.stream in known:
+                    writer.write(item)
+
+        self._with_writer(key, write)
+
     def _with_writer(self, key: str, act: Callable[[WeldWriter], object]) -> None:
         weld = self.welds.get(key)
         if weld is None or weld.writer is None:
@@ -315,6 +317,8 @@ class RecorderCore:
 
     def _failed(self, weld: WeldFile, error: Exception) -> None:
         weld.problem = str(error)
+        if weld.writer is not None:
+            weld.writer.abandon()
         weld.writer = None
         log.error("weld %s: %s", weld.key, error)
         self.on_problem(f"weld {weld.key}: {error}")
@@ -356,7 +360,8 @@ class Recorder:
                 self.overrun[name] = self.overrun.get(name, 0) + 1
                 return
             for writer in self.core.writers:
-                writer.received(item.packet)
+                if item.packet.stream in writer.manifest.streams:
+                    writer.received(item.packet)
             self._bytes += size
         self._queue.put(item)
 

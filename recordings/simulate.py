@@ -11,10 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from acquisition.simulated.weld import simulated_weld
-
 from acquisition.packet import Photo
 from acquisition.simulated.config import SimulationConfig
+from acquisition.simulated.weld import simulated_weld
 from recordings.cell import Cell
 from recordings.ingest import Ingest
 from recordings.manifest import LabelEntry, UtcPair

@@ -165,6 +165,18 @@ class _Bin:
     count: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class _Envelope:
+    """The line that no delivery was ahead of: arrival minus device time `y` at device time `x`."""
+
+    x: int
+    y: int
+    slope: float
+
+    def at(self, device_ns: int) -> int:
+        return self.y + round(self.slope * (device_ns - self.x))
+
+
 class OnlineClock:
     """The clock of one stream and segment as packets come in: causal, constant memory, at most four changes a second.
 
@@ -202,6 +214,7 @@ class OnlineClock:
         self._reviewed_ns = 0
         self._late_since_ns: int | None = None
         self._late_count = 0
+        self._envelope = _Envelope(0, 0, 0.0)
         self._mean_late_ns = 0.0
 
     def observe(self, device_ns: int, arrival_ns: int) -> ClockUpdate | None:
@@ -216,7 +229,8 @@ class OnlineClock:
         """
         if self._previous_ns is None:
             return self._restart(device_ns, arrival_ns, arrival_ns)
-        late_ns = arrival_ns - self.model.to_cell_ns(device_ns)
+        # Against the envelope, not the model: a bent model would wander off through a long silence.
+        late_ns = arrival_ns - device_ns - self._envelope.at(device_ns)
         if device_ns < self._previous_ns or late_ns < -self._STEP_NS or self._late_too_long(late_ns, arrival_ns):
             # The device clock stepped. Its new time must still not lie before what was already handed out.
             self.resets += 1
@@ -245,6 +259,7 @@ class OnlineClock:
         self._bins = [_Bin(device_ns // self._BIN_NS, device_ns, arrival_ns - device_ns)]
         self._previous_ns = self._reviewed_ns = device_ns
         self._late_since_ns = None
+        self._envelope = _Envelope(device_ns, arrival_ns - device_ns, 0.0)
         cell_ns = max(arrival_ns, at_least_ns)
         return self._change(device_ns, cell_ns, 0.0, self._UNKNOWN_NS)
 
@@ -270,18 +285,18 @@ class OnlineClock:
         level = min(y - slope * x for x, y in zip(xs, ys, strict=True))
         excess = sorted(y - level - slope * x for x, y in zip(xs, ys, strict=True))
         sigma_ns = self._sigma_ns(xs[-1], excess[len(excess) // 2])
-
-        def envelope_ns(at_ns: int) -> float:
-            return y0 + level + slope * (at_ns - x0) + at_ns
-
+        self._envelope = _Envelope(x0, y0 + round(level), slope)
         horizon_ns = max(self._HORIZON_NS, device_ns - previous_ns)
         ahead_ns = previous_ns + horizon_ns
-        error_ns = envelope_ns(ahead_ns) - self.model.to_cell_ns(ahead_ns)
-        if abs(error_ns) <= self._TOLERANCE_NS and sigma_ns > self.model.sigma_ns // 2:
+        target_ns = ahead_ns + self._envelope.at(ahead_ns)
+        if (
+            abs(target_ns - self.model.to_cell_ns(ahead_ns)) <= self._TOLERANCE_NS
+            and sigma_ns > self.model.sigma_ns // 2
+        ):
             return None
         # One nanosecond pays for the rounding of two models, so that equal device times stay in order too.
         joined_ns = self.model.to_cell_ns(previous_ns) + 1
-        wanted = (envelope_ns(ahead_ns) - joined_ns) / horizon_ns - 1.0
+        wanted = (target_ns - joined_ns) / horizon_ns - 1.0
         bend = min(max(wanted - slope, -self._MAX_BEND), self._MAX_BEND)
         return self._change(previous_ns, joined_ns, slope + bend, sigma_ns)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from acquisition.packet import ClockUpdate, Event, Packet, Photo, StreamInfo
-from sync.alignment import PRESENT_SHARE, cut, photo_sample
+from sync.alignment import cut, photo_sample
 from sync.clock import ClockTable
 from sync.resampling import look_ahead_ns
 from sync.sample import SampleSpec, Weld4MSample
@@ -114,11 +114,11 @@ class WindowCutter:
         return windows
 
     def photo_window(self) -> Weld4MSample:
-        """Make the photo-only sample of the weld (index -1) from the photos so far."""
+        """Make the photo-only sample of the weld (index -1) from the photos so far; any view makes them present."""
         images, mask = photo_sample(self._photos.photos, self.spec)
         start_ns = self.arc_on_ns or 0
         empty = cut((), start_ns, (self.arc_off_ns or start_ns), self.spec, weld=self.weld, index=-1, label=self._label)
-        present = ("post_images",) if mask.mean() >= PRESENT_SHARE else ()
+        present = ("post_images",) if mask.any() else ()
         return replace(empty, post_images=images, post_images_mask=mask, present=present)
 
     def _follow(self, packet: Packet) -> None:

@@ -39,7 +39,7 @@ class SimulatedWeld:
 
         Photos keep their names and bytes but arrive after everything else, so that arrivals never go back.
         """
-        streams = [self._device_packets(s) for s in self._clocks]
+        streams = [self.device_packets(s) for s in self._clocks]
         last_ns = self._start_ns
         for packet in heapq.merge(*streams, key=lambda p: p.t_arrival_ns):
             last_ns = packet.t_arrival_ns
@@ -48,7 +48,8 @@ class SimulatedWeld:
             last_ns = max(self._start_ns + round(float(due_s) * 1e9), last_ns + 1)
             yield photo_packet(self.take, view, view, 0, last_ns)
 
-    def _device_packets(self, stream: str) -> Iterator[Packet]:
+    def device_packets(self, stream: str) -> Iterator[Packet]:
+        """Yield the packets of one device (`camera`, `microphone` or `sensors`) by arrival."""
         items = self.take.items[stream]
         for j in range(items.t_s.size):
             if not items.lost[j]:

@@ -44,7 +44,7 @@ def program(name: str) -> str:
     """Path of a program that the tests need; fails, and never skips, where it is missing."""
     found = shutil.which(name)
     if found is None:
-        raise AssertionError(f"{name} is not installed; 'make test' installs it (Debian package of the same name)")
+        raise AssertionError(f"{name} is not installed; 'make test' installs it (packages.txt)")
     return found
 
 
@@ -206,13 +206,16 @@ class SoundServer:
             return probe.connect_ex(str(self._socket)) == 0
 
     def play(self, samples: npt.NDArray[np.int16]) -> subprocess.Popen[bytes]:
-        """Play mono sound into the sink in real time, within some 5 ms of this call; wait for the process."""
+        """Play mono sound into the sink in real time, beginning 0 to 10 ms (under load 80) after this call.
+
+        The second of buffer keeps a busy machine from tearing holes into the sound. Wait for the process returned.
+        """
         file = self._folder / "sound.raw"
         file.write_bytes(np.ascontiguousarray(samples, "<i2").tobytes())
         return subprocess.Popen(
             [
                 *(program("paplay"), "--raw", "--format=s16le", "--channels=1", f"--rate={self._rate_hz}"),
-                *("--latency-msec=40", f"--device={self.SINK}", str(file)),
+                *("--latency-msec=1000", f"--device={self.SINK}", str(file)),
             ],
             env={**os.environ, **self.environment},
             stderr=subprocess.DEVNULL,

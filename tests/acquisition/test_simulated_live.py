@@ -1,14 +1,16 @@
 """The live drivers of the simulated cell: same values as offline, injected faults, clean ends."""
 
+import itertools
 import threading
 import time
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from acquisition.driver import Driver
-from acquisition.packet import Modality, Packet
+from acquisition.packet import Modality
 from acquisition.simulated.cell import SimulatedCell
 from acquisition.simulated.config import SimulationConfig
 from acquisition.simulated.weld import simulated_weld
@@ -55,9 +57,9 @@ def cell():
     assert set(threading.enumerate()) == before
 
 
-def read_until(driver: Driver, enough, limit_s: float = 10.0) -> list[Packet]:
+def read_until(driver: Driver, enough, limit_s: float = 10.0) -> list[Any]:
     """Read packets until `enough(packet)`; fail when that takes too long."""
-    packets: list[Packet] = []
+    packets: list[Any] = []
     end = time.monotonic() + limit_s
     while time.monotonic() < end:
         packet = driver.read(0.5)
@@ -76,7 +78,7 @@ def test_live_values_equal_the_offline_weld(cell, name, items):
     offline = simulated_weld(
         CONFIG, weld_class=truth["class"], severity=truth["severity"], seed=truth["seed"], start_ns=made.start_ns
     )
-    expected = [p for p in offline.packets() if p.stream == name]
+    expected: list[Any] = [p for p in offline.packets() if p.stream == name]
     assert truth["arc_on_ns"] == offline.truth["arc_on_ns"]
     assert truth["causes"] == offline.truth["causes"]
     assert len(packets) == items
@@ -137,7 +139,7 @@ def test_kill_of_the_camera_restarts_its_clock_and_says_why(cell):
 def test_freeze_loses_items_and_goes_on_counting(cell):
     made, (driver,) = cell("camera", faults=("freeze:camera@0.3:0.5",))
     packets = read_until(driver, lambda p: p.seq >= 32)
-    jumps = [(a.seq, b.seq) for a, b in zip(packets, packets[1:], strict=False) if b.seq != a.seq + 1]
+    jumps = [(a.seq, b.seq) for a, b in itertools.pairwise(packets) if b.seq != a.seq + 1]
     assert len(jumps) == 1
     ((last, first),) = jumps
     assert 14 <= first - last - 1 <= 16
@@ -148,7 +150,7 @@ def test_freeze_loses_items_and_goes_on_counting(cell):
 def test_drop_loses_a_burst_of_packets(cell):
     made, (driver,) = cell("microphone", faults=("drop:microphone@0.2:7",))
     packets = read_until(driver, lambda p: p.seq >= 30)
-    jumps = [(a.seq, b.seq) for a, b in zip(packets, packets[1:], strict=False) if b.seq != a.seq + 1]
+    jumps = [(a.seq, b.seq) for a, b in itertools.pairwise(packets) if b.seq != a.seq + 1]
     ((last, first),) = jumps
     assert first - last - 1 == 7
     assert packets[-1].payload.first_sample == 320 * packets[-1].seq
@@ -180,7 +182,7 @@ def test_a_fault_may_be_injected_while_it_runs(cell):
     read_until(driver, lambda p: p.seq >= 3)
     made.inject("drop:microphone@0:5")
     packets = read_until(driver, lambda p: p.seq >= 20)
-    assert sum(b.seq - a.seq - 1 for a, b in zip(packets, packets[1:], strict=False)) == 5
+    assert sum(b.seq - a.seq - 1 for a, b in itertools.pairwise(packets)) == 5
 
 
 def test_a_stream_keeps_the_name_of_the_cell_file():
@@ -216,7 +218,7 @@ def test_a_bad_fault_is_refused_in_one_line(spec, named):
 
 def test_an_unknown_modality_is_refused():
     with pytest.raises(ValueError, match="smell"):
-        SimulatedCell(CONFIG).driver("nose", "smell")
+        SimulatedCell(CONFIG).driver("nose", "smell")  # type: ignore[arg-type]
 
 
 def test_closing_twice_and_reopening_goes_on_with_the_same_world():

@@ -158,5 +158,5 @@ def test_a_wrong_setting_is_refused_by_name(settings, named):
 
 
 def test_a_class_that_cannot_be_made_is_refused():
-    with pytest.raises(ValueError, match="undercut.*use one of good"):
+    with pytest.raises(ValueError, match=r"undercut.*use one of good"):
         plan_weld(REFERENCE, "undercut", 1.0, 1)

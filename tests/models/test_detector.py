@@ -268,3 +268,20 @@ def test_an_unreadable_folder_is_told_and_others_go_on(saved: Path, runtime_dir:
         for packet in weld_packets(8, key="w2"):
             capture.publisher.publish(packet)
         assert capture.until(final)[-1].weld == "w2"
+
+
+def test_a_weld_listed_before_it_begins_is_judged_once(saved: Path, runtime_dir: Path, tmp_path: Path) -> None:
+    """A replay lists its weld from the start."""
+    folder = tmp_path / "w1"
+    packets = weld_packets(7)
+    write_weld(folder, packets)
+    capture = Capture(runtime_dir)
+    with running(capture, saved):
+        capture.until(ready, cell_status(weld_status(folder, "welding")))
+        for packet in packets:
+            capture.publisher.publish(packet)
+        said = capture.until(final)
+        for packet in weld_packets(8, key="w2", first_order=packets[-1].order + 1, start_ns=2 * 10**12):
+            capture.publisher.publish(packet)
+        later = capture.until(final, cell_status(weld_status(folder, "judged")))
+    assert not any("from the recording" in m.reason for m in (*said, *later) if isinstance(m, Verdict))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from acquisition.packet import Event, Packet, Photo
+from acquisition.packet import Event, Packet, Photo, SampleBlock
 from models.checkpoint import Checkpoint
 from models.judge import WeldJudge, judge_packets
 from recordings.verdict import Score, Verdict
@@ -100,10 +100,11 @@ def test_no_photo_is_said_in_the_final_verdict(checkpoint: Checkpoint) -> None:
 def test_an_alarm_does_not_go_away_with_the_modality_that_raised_it(checkpoint: Checkpoint) -> None:
     """The sound alarms, the microphone dies, and what is left looks good."""
     packets = weld_packets(7, lose={"mic": 3.0})
-    loud = [
-        replace(p, payload=replace(p.payload, samples=p.payload.samples * 8)) if p.stream == "mic" else p  # type: ignore[type-var, union-attr]
-        for p in packets
-    ]
+    loud = []
+    for packet in packets:
+        if isinstance(packet.payload, SampleBlock):
+            packet = replace(packet, payload=replace(packet.payload, samples=packet.payload.samples * 8))
+        loud.append(packet)
     _, verdicts = judged(checkpoint, loud)
     assert verdicts[0].word == "NO-GO"
     closing = next(v for v in verdicts if "photos pending" in v.reason)

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 from acquisition.packet import SampleBlock, SensorRows
 from tests.recordings.synthetic_weld import Cell, Recording
@@ -23,12 +24,12 @@ def main() -> None:
     if len(sys.argv) > 2:
         left, fsync = int(sys.argv[2]), os.fsync
 
-        def fsync_or_die(descriptor: int) -> None:
+        def fsync_or_die(fd: Any) -> None:
             nonlocal left
             left -= 1
             if left < 0:
                 os.kill(os.getpid(), signal.SIGKILL)
-            fsync(descriptor)
+            fsync(fd)
 
         os.fsync = fsync_or_die
     recording.writer.finalise()

@@ -30,7 +30,10 @@ def _decoded(encoder: VideoEncoder, frames: list[bytes]) -> list[np.ndarray]:
     for data in [encoder.extradata + frames[0], *frames[1:]]:
         pictures += decoder.decode(av.Packet(data))
     pictures += decoder.decode(None)
-    return [np.frombuffer(p.planes[0], np.uint8).reshape(-1, p.planes[0].line_size)[:HEIGHT, :WIDTH] for p in pictures]
+    return [
+        np.frombuffer(memoryview(p.planes[0]), np.uint8).reshape(-1, p.planes[0].line_size)[:HEIGHT, :WIDTH]
+        for p in pictures
+    ]
 
 
 def test_lossless_video_keeps_every_gray_level() -> None:

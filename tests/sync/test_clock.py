@@ -144,10 +144,13 @@ def test_a_stall_is_not_a_step() -> None:
 
 
 def test_a_model_that_bends_is_not_followed_into_silence() -> None:
-    device, true, arrival = deliveries(30, 40, 20, 2, 5)
+    device, true, arrival = deliveries(30, 150, 20, 2, 5)
+    arrival = arrival.copy()
+    arrival[0] += 40 * MS
     awake = np.ones(len(device), bool)
-    awake[20:600] = False
-    _, cell, _ = follow(device[awake], arrival[awake])
+    awake[20:-600] = False
+    clock, cell, _ = follow(device[awake], arrival[awake])
+    assert clock.resets == 0
     assert (np.diff(cell) >= 0).all()
     assert np.abs(cell - true[awake])[20:].max() < 15 * MS
 

@@ -1,0 +1,209 @@
+"""The live page on a real wire: words and shapes, staleness, border, alarms, commands, freezing."""
+
+import pytest
+from PySide6.QtCore import Qt
+from PySide6.QtGui import QColor
+from PySide6.QtWidgets import QTableWidget
+
+from acquisition.packet import Event
+from acquisition.transport import Reply
+from gui.shapes import Shape
+from gui.theme import GO, NO_GO, WARNING
+from recordings.status import Alarm, ReplayStatus
+from tests.gui.conftest import INFOS, KEY, Screen, make_stream, make_verdict, make_weld
+
+
+def saturated(screen: Screen, colour: str) -> int:
+    """Count the pixels of the verdict tile that have exactly this colour."""
+    image = screen.page.verdict_tile.grab().toImage()
+    wanted = QColor(colour).rgb()
+    return sum(image.pixel(x, y) == wanted for x in range(0, image.width(), 2) for y in range(0, image.height(), 2))
+
+
+def words(table: QTableWidget, row: int, column: int) -> str:
+    item = table.item(row, column)
+    assert item is not None
+    return item.text()
+
+
+def test_it_says_that_it_is_connecting(screen: Screen):
+    screen.page.tick()
+    assert screen.page.verdict_tile.shown.word == "NO DATA"
+    assert "connecting" in screen.page.verdict_tile.shown.reason
+    assert "not connected" in screen.page.camera.message
+    assert not screen.window.action("record").isEnabled()
+
+
+@pytest.mark.parametrize(
+    ("word", "shape", "colour"), [("GO", Shape.GO, GO), ("NO-GO", Shape.NO_GO, NO_GO), ("NO DATA", Shape.NO_DATA, None)]
+)
+def test_word_shape_and_colour(screen: Screen, word, shape, colour):
+    screen.show(welds=[make_weld(verdict=make_verdict(word=word))])
+    tile = screen.page.verdict_tile
+    assert (tile.shown.word, tile.shown.shape) == (word, shape)
+    assert word in tile.accessibleName()
+    for other in (GO, NO_GO):
+        assert (saturated(screen, other) > 100) == (other == colour)
+    assert words(screen.page.welds.table, 0, 2) == word
+
+
+def test_a_verdict_message_counts_before_the_next_status(screen: Screen):
+    screen.show(welds=[make_weld(phase="photos", verdict=None)])
+    assert screen.page.verdict_tile.shown.shape is Shape.PENDING
+    screen.cell.announce("verdict", make_verdict(word="NO-GO"))
+    screen.until(lambda: screen.page.verdict_tile.shown.word == "NO-GO")
+
+
+def test_a_dead_capture_process_takes_go_and_border_away_and_both_come_back(screen: Screen):
+    recording = {"recording": True, "weld": "w2", "path": "/recordings/w2"}
+    screen.show(**recording, welds=[make_weld(key="w2", phase="welding", verdict=make_verdict(weld="w2"))])
+    assert screen.page.recording
+    assert "/recordings/w2" in screen.page.path.text()
+    screen.cell.die()
+    screen.late_s = 2.0
+    screen.page.tick()
+    page = screen.page
+    assert page.verdict_tile.shown.word == "NO DATA"
+    assert "capture process is gone" in page.verdict_tile.shown.reason
+    assert not page.recording
+    assert page.record_state.word == "UNKNOWN"
+    assert "capture process is gone" in page.alarms.text
+    assert words(page.welds.table, 0, 2) == "NO DATA"
+    assert words(page.health.table, 0, 0) == "no streams known"
+    assert not screen.window.action("mark").isEnabled()
+    screen.cell.revive()
+    screen.show()
+    assert page.verdict_tile.accessibleName() == "Verdict: GO"
+    assert "capture process is gone" in page.alarms.text, "alarms latch"
+
+
+def test_the_border_shows_recording(screen: Screen):
+    screen.show(welds=[])
+    corner = screen.page.grab().toImage().pixelColor(3, 3)
+    assert corner != QColor(WARNING)
+    screen.show(recording=True, weld=KEY, path="/x", welds=[make_weld(phase="welding")])
+    image = screen.page.grab().toImage()
+    for x, y in ((3, 3), (image.width() - 4, 3), (3, image.height() - 4), (image.width() // 2, image.height() - 4)):
+        assert image.pixelColor(x, y) == QColor(WARNING)
+    assert screen.page.record_state.word == "REC"
+    assert screen.page.record_state.detail == "00:12"
+
+
+def test_alarms_latch_until_acknowledged(screen: Screen, qtbot):
+    alarm = Alarm(number=7, utc="2026-03-01T09:00:00Z", level="error", text="disk almost full")
+    screen.show(alarms=[alarm])
+    assert screen.page.alarms.isVisible()
+    assert "disk almost full" in screen.page.alarms.text
+    screen.show(alarms=[])
+    assert "disk almost full" in screen.page.alarms.text
+    qtbot.keyClick(screen.window, Qt.Key.Key_A)
+    assert not screen.page.alarms.isVisible()
+    screen.until(lambda: bool(screen.cell.requests))
+    assert (screen.cell.requests[0].kind, screen.cell.requests[0].data) == ("acknowledge", {"number": 0})
+    screen.show(alarms=[alarm], armed=False)
+    assert not screen.page.alarms.isVisible(), "the cell may report it once more before it hears"
+    screen.show(alarms=[Alarm(number=8, utc="", level="warning", text="another")])
+    assert "another" in screen.page.alarms.text
+
+
+def test_a_label_reaches_the_capture_process(screen: Screen, qtbot):
+    screen.show(metadata={"operator": "Ana"}, welds=[make_weld(), make_weld(key="older")])
+    qtbot.keyClick(screen.window, Qt.Key.Key_3)
+    screen.until(lambda: bool(screen.cell.requests))
+    assert screen.cell.requests[0].data == {"weld": KEY, "label": 3, "by": "Ana"}
+    screen.page.welds.table.cellClicked.emit(1, 0)
+    chooser = screen.page.bar.labels
+    chooser.activated.emit(chooser.findData(11))
+    screen.until(lambda: len(screen.cell.requests) == 2)
+    assert screen.cell.requests[1].data == {"weld": "older", "label": 11, "by": "Ana"}
+
+
+def test_stop_asks_once(screen: Screen, qtbot):
+    screen.show(recording=True, weld=KEY, path="/x", welds=[make_weld(phase="welding")])
+    qtbot.keyClick(screen.window, Qt.Key.Key_R)
+    assert "STOP?" in screen.window.action("record").text()
+    assert screen.cell.requests == []
+    qtbot.keyClick(screen.window, Qt.Key.Key_R)
+    screen.until(lambda: bool(screen.cell.requests))
+    assert [request.kind for request in screen.cell.requests] == ["stop"]
+
+
+def test_a_refused_command_is_said(screen: Screen, qtbot):
+    screen.show()
+    screen.cell.reply = Reply(ok=False, message="the disk is full; free 2 GB")
+    qtbot.keyClick(screen.window, Qt.Key.Key_R)
+    screen.until(lambda: "the disk is full" in screen.page.alarms.text)
+
+
+def test_a_lost_stream_is_shown_by_word(screen: Screen):
+    streams = [make_stream(INFOS[0], state="lost", problem="camera unplugged", age_s=3.0), make_stream(INFOS[2])]
+    screen.show(streams=streams)
+    assert words(screen.page.health.table, 0, 1) == "LOST"
+    assert words(screen.page.health.table, 0, 6) == "camera unplugged"
+    assert "camera unplugged" in screen.page.camera.message
+    assert words(screen.page.health.table, 1, 1) == "ok"
+
+
+def test_streams_are_drawn_and_freezing_stops_only_the_display(screen: Screen, qtbot):
+    screen.show()
+    page = screen.page
+    screen.until(lambda: page.camera.drawn >= 1 and page._tracks.sound.newest is not None, screen.cell.publish_all)
+    assert page.camera.message == ""
+    assert page._tracks.channels["current_a"].newest == 176.0
+    latency = page.capture_to_screen_ms()
+    assert latency is not None
+    assert 0 < latency["p50"] <= latency["p95"] <= latency["p99"]
+    screen.cell.publish("events", Event(kind="arc_on", weld=KEY, t_ns=1))
+    screen.until(lambda: KEY in page._tracks.arcs)
+    qtbot.keyClick(screen.window, Qt.Key.Key_P)
+    page.tick()
+    frozen, before = page.timeline.grab().toImage(), page._tracks.newest_ns
+    screen.until(lambda: page._tracks.newest_ns != before, screen.cell.publish_all)
+    page.tick()
+    assert page.timeline.grab().toImage() == frozen
+    qtbot.keyClick(screen.window, Qt.Key.Key_P)
+    page.tick()
+    assert page.timeline.grab().toImage() != frozen
+
+
+def test_one_cursor_reads_all_curves(screen: Screen):
+    screen.show()
+    screen.until(lambda: screen.page._tracks.sound.newest is not None, screen.cell.publish_all)
+    plain = screen.page.timeline.grab().toImage()
+    screen.page.timeline.set_cursor(-10.0)
+    with_cursor = screen.page.timeline.grab().toImage()
+    columns = {
+        x
+        for y in range(30, plain.height() - 30, 7)
+        for x in range(112, plain.width() - 110)
+        if plain.pixel(x, y) != with_cursor.pixel(x, y)
+    }
+    assert 1 <= len(columns) <= 3
+
+
+def test_the_simulated_cell_says_so(screen: Screen):
+    screen.show(simulated=False)
+    assert not screen.page.weld_info.simulated
+    screen.show(simulated=True)
+    assert screen.page.weld_info.simulated
+
+
+def test_a_replay_has_a_transport_and_a_live_cell_has_none(screen: Screen, qtbot):
+    screen.show()
+    assert not screen.window.action("play").isEnabled()
+    screen.show(replay=ReplayStatus(position_s=3.0, duration_s=20.0, speed=1.0, playing=True))
+    assert not screen.window.action("record").isEnabled()
+    for key in (Qt.Key.Key_Space, Qt.Key.Key_Right, Qt.Key.Key_Home, Qt.Key.Key_End):
+        qtbot.keyClick(screen.window, key)
+    screen.until(lambda: len(screen.cell.requests) == 4)
+    sent = [request.data for request in screen.cell.requests]
+    assert sent == [{"playing": False}, {"seek_s": 3.1}, {"seek_s": 0.0}, {"seek_s": 20.0}]
+
+
+def test_both_themes_are_readable(screen: Screen):
+    screen.show(welds=[])
+    for _ in range(2):
+        screen.window.action("light").trigger()
+        palette = screen.page.palette()
+        text, ground = palette.text().color().lightnessF(), palette.base().color().lightnessF()
+        assert abs(text - ground) > 0.5
