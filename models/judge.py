@@ -211,6 +211,9 @@ class WeldJudge:
             return "NO DATA", "no window was complete"
         needed = self._required["final" if final else "process"]
         missing = [m for m in needed if m not in pattern and (final or m != PHOTOS)]
+        if self._calibration is None:
+            also = f"; {_list(missing)} missing" if missing else ""
+            return "NO DATA", f"not calibrated for cell {self._cell}; run calibrate{also}"
         if missing:
             high = f"; what is there scores high (p {p:.3f})" if p is not None and p <= self._alpha else ""
             before = f"; before that it was NO-GO (p {self._alarm.p_value:.3f})" if self._alarm and not high else ""
@@ -218,8 +221,6 @@ class WeldJudge:
             return "NO DATA", f"{_list(missing)} {verb} missing, and required{high}{before}"
         if not known:
             return "NO DATA", "nothing that is present can be judged"
-        if self._calibration is None:
-            return "NO DATA", f"not calibrated for cell {self._cell}; run calibrate"
         if n < welds_needed(self._alpha):
             return "NO DATA", f"calibrating {n} of {welds_needed(self._alpha)}"
         if p is not None and p <= self._alpha:
@@ -232,14 +233,14 @@ class WeldJudge:
 
     def _reason(self, word: VerdictWord, text: str, pattern: Pattern, final: bool) -> str:
         absent = [m for m in (MODALITIES if final else PROCESS) if m not in pattern]
-        without = f" without {_list(absent)}" if absent and self._windows and word != "NO DATA" else ""
+        without = f"without {_list(absent)}: " if absent and self._windows and word != "NO DATA" else ""
         tail = ""
         if final and PHOTOS not in pattern:
             tail = "; process only, no photos"
         elif self.closed and self._photos_pending:
             tail = "; process only, photos pending"
         note = f"; {self._note}" if self._note else ""
-        return f"{word}{without}: {text}{tail}{note}"
+        return f"{without}{text}{tail}{note}"
 
 
 def _list(modalities: Iterable[str]) -> str:
