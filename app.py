@@ -34,6 +34,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JS
 CheckpointOption = Annotated[Path | None, typer.Option("--checkpoint", help="Trained detector to judge with.")]
 DataOption = Annotated[Path, typer.Option("--data", help="Folder of recorded welds.")]
 
+UsageError: Final[Any] = typer.BadParameter.__mro__[1]
+"""Wrong use of the command line: click's error, which newer versions of typer carry under their own name."""
+
 _debug = False
 
 
@@ -115,11 +118,14 @@ def _live(
     judged: bool = True,
 ) -> "Supervisor":
     """Check the cell file and prepare the processes that serve it."""
-    from recordings.cell import load_cell
+    from recordings.capture import inject_faults
+    from recordings.cell import build_drivers, load_cell
     from recordings.runtime import Runtime, default_runtime
     from recordings.supervisor import Supervisor
 
     loaded = load_cell(cell)
+    if inject:
+        inject_faults(build_drivers(loaded)[1], inject)
     place = Runtime(runtime or default_runtime(loaded.name))
     shared = ["--runtime", str(place.folder), *(["--cell", str(cell.resolve())] if cell else [])]
     capture = [*shared, *(["--root", str(root.resolve())] if root else [])]
@@ -148,17 +154,21 @@ def _run_headless(supervisor: "Supervisor", as_json: bool) -> None:
     supervisor.ensure()
     capture = supervisor.child("capture")
     assert capture is not None
+    told = None
     while capture.poll() is None:
         if stopping:
             stopping.clear()
             capture.terminate()
         with contextlib.suppress(ValueError):
             message = supervisor.ensure()
-            if message:
-                typer.echo(message, err=True)
+            if message and message != told:
+                _say(message)
+            told = message or told
         time.sleep(0.2)
     supervisor.shutdown()
     if capture.returncode != 0 or not supervisor.runtime.summary.exists():
+        if capture.returncode not in (1, 2):
+            _say(f"the capture process ended with code {capture.returncode}; start again to recover what it recorded")
         raise typer.Exit(capture.returncode if capture.returncode in (1, 2) else 1)
     summary = json.loads(supervisor.runtime.summary.read_text(encoding="utf-8"))
     _print(summary, as_json, _run_lines)
@@ -211,7 +221,7 @@ def detector(
     loaded = load_cell(cell)
     place = Runtime(runtime)
     with place.hold("detector"):
-        run_detector(
+        code = run_detector(
             data_endpoint=place.data,
             control_endpoint=place.control,
             checkpoint=checkpoint,
@@ -219,6 +229,7 @@ def detector(
             required=loaded.judge.required,
             alpha=loaded.judge.alpha,
         )
+    raise typer.Exit(code)
 
 
 # -- replay --------------------------------------------------------------------------------------------------------
@@ -430,17 +441,18 @@ def calibrate(
 def evaluate(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder or checkpoint.")],
     data: DataOption,
+    split: Annotated[str | None, typer.Option("--split", help="Only welds of this split (TRAIN, VAL, TEST).")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Judge welds with known labels and say honestly how well it went."""
     from models.evaluation import evaluate as judge
 
-    _print(judge(run_folder, data, progress=_say), as_json)
+    _print(judge(run_folder, data, split=split, progress=_say), as_json)
 
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="live, replay, survive, or train")],
+    name: Annotated[str, typer.Argument(help="Which one; a wrong name lists them.")],
     out: Annotated[Path | None, typer.Option("--out", help="Where to work; a temporary folder without it.")] = None,
     n: Annotated[int, typer.Option("--n", help="Repetitions.")] = 30,
     as_json: JsonOption = True,
@@ -457,9 +469,12 @@ def bench(
 
 
 def _checkpoint(cell: "Cell", given: Path | None) -> Path:
-    if given is not None:
-        return given.resolve()
-    return (cell.path.parent / cell.judge.checkpoint).resolve() if cell.judge.checkpoint else SHIPPED
+    """The detector to judge with: the one given, else the cell file's, else the shipped one."""
+    named = cell.path.parent / cell.judge.checkpoint if cell.judge.checkpoint else SHIPPED
+    found = (given or named).resolve()
+    if not (found / "model.json").is_file():
+        raise typer.Exit(_fail(f"{found}: no checkpoint (it holds no model.json); name another, or train one first", 2))
+    return found
 
 
 def _has_display() -> bool:
@@ -519,8 +534,11 @@ def _known_errors() -> tuple[type[Exception], ...]:
 def entry() -> None:
     """Run the command line; known errors become one line and exit code 1 (2 for a wrong cell file)."""
     try:
-        app()
-    except KeyboardInterrupt:
+        raise SystemExit(app(standalone_mode=False))
+    except UsageError as error:
+        command = error.ctx.command_path if error.ctx else "app.py"
+        raise SystemExit(_fail(f"{error.format_message().rstrip('.')}; see {command} --help", 2)) from None
+    except (KeyboardInterrupt, typer.Abort):
         raise SystemExit(130) from None
     except Exception as error:
         if _debug:

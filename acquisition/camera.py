@@ -49,6 +49,9 @@ PROTOCOLS: Final[dict[str, str]] = {
 FIRST_FRAME_S: Final = 10.0
 """A stream joined between two keyframes shows its first picture only at the next one."""
 
+PROBED_FRAMES: Final = 64
+"""At most as many first frames of a live source are taken for old ones, that lay in a buffer while it was opened."""
+
 FULL_RANGE: Final = 2
 LIMITED_RANGE: Final = 1
 LUMA_FORMAT: Final = re.compile(r"(gray|yuvj?4..p|nv12|nv16|nv21|nv24|yuyv422|uyvy422)$")
@@ -247,13 +250,24 @@ class Camera(ThreadedDriver):
             )
 
     def _decoded(self, container: InputContainer, stream: VideoStream, offset_ns: int) -> Iterator[_Shot]:
-        """Demux, stamp, decode; a packet that cannot be decoded leaves a hole in `seq`."""
+        """Demux, stamp, decode; a packet that cannot be decoded leaves a hole in `seq`.
+
+        FFmpeg reads ahead while it opens a live source. Nobody knows when those packets arrived, and a late stamp would
+        start the stream's clock late; so their frames are decoded, but what is delivered begins with the first packet
+        that had to be waited for.
+        """
         stamps: dict[int | None, int] = {}
+        fresh_ns = 0 if self.config.is_file else None
+        waited_ns, read_ahead = round(0.2e9 / self.config.fps), 0
         first_pts: int | None = None
         shown_ns, patience_s = time.monotonic_ns(), FIRST_FRAME_S
         shown, lost = False, 0
+        asked_ns = time.monotonic_ns()
         for packet in container.demux(stream):
             arrival_ns = time.monotonic_ns()
+            if fresh_ns is None and (arrival_ns - asked_ns > waited_ns or read_ahead >= PROBED_FRAMES):
+                fresh_ns = arrival_ns
+            read_ahead += 1
             if packet.pts is not None:
                 stamps[packet.pts] = arrival_ns
                 if len(stamps) > 256:  # pictures that never came
@@ -274,13 +288,16 @@ class Camera(ThreadedDriver):
                     pts = frame.pts - first_pts if offset_ns else frame.pts
                     t_device_ns = pts * base.numerator * 1_000_000_000 // base.denominator + offset_ns
                 stamp_ns = stamps.pop(frame.pts, arrival_ns)
-                yield _Shot(frame=frame, seq=self._seq, t_arrival_ns=stamp_ns, t_device_ns=t_device_ns)
-                self._seq += 1
-                shown, shown_ns, patience_s = True, arrival_ns, self.config.read_timeout_s
+                shown_ns, patience_s = arrival_ns, self.config.read_timeout_s
+                if fresh_ns is not None and stamp_ns >= fresh_ns:
+                    yield _Shot(frame=frame, seq=self._seq, t_arrival_ns=stamp_ns, t_device_ns=t_device_ns)
+                    self._seq += 1
+                    shown = True
             if not self.config.is_file and arrival_ns - shown_ns > patience_s * 1e9:
                 raise self._error(f"showed no picture for {patience_s:g} s", "check the camera's encoder and the line")
             if self._stop.is_set() and self._state != "opening":
                 return
+            asked_ns = time.monotonic_ns()
         if lost and self.config.is_file:
             log.warning("%s", self._error(f"has {lost} pictures that cannot be decoded", "they are missing in seq"))
 

@@ -17,7 +17,7 @@ from acquisition.packet import Event, Packet, Photo
 from acquisition.transport import Subscriber
 from recordings.loss import item_range
 from recordings.reader import WeldReader
-from recordings.recovery import recover
+from recordings.recovery import RecoveryReport, recover
 from recordings.runtime import Runtime
 from recordings.supervisor import APP
 from recordings.weld_folder import WeldError, find_welds
@@ -37,7 +37,7 @@ arc_s = 2.5
 tail_s = 3.0
 gap_s = 1.0
 photos = 2
-photo_delay_s = 0.5
+photo_delay_s = 1.0
 [[stream]]
 name = "camera"
 modality = "video"
@@ -61,18 +61,24 @@ _INSTANTS: Final = (("weld_open", 0.3), ("arc_on", 3.5), ("arc_off", 2.5), ("wel
 
 
 @dataclass
-class _Witness:
-    """What a reader outside the capture process saw before the kill: per stream the last item's number and time."""
+class Witness:
+    """What a reader outside the capture process saw before the kill: per stream the order and end of every packet."""
 
-    last: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    ends: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
 
     def note(self, packet: Packet) -> None:
+        """Take note of a packet."""
         if isinstance(packet.payload, Event):
             self.seen.add(packet.payload.kind)
         elif not isinstance(packet.payload, Photo):
             first, count = item_range(packet)
-            self.last[packet.stream] = (packet.order, first + count, packet.t_arrival_ns)
+            self.ends.setdefault(packet.stream, []).append((packet.order, first + count))
+
+    def end(self, stream: str, last_order: int | None) -> int | None:
+        """Number of the item after the stream's last one in a weld that ends with `last_order` (None: never ended)."""
+        ends = [end for order, end in self.ends.get(stream, ()) if last_order is None or order <= last_order]
+        return ends[-1] if ends else None
 
 
 def survive(out: Path | None, trials: int) -> dict[str, Any]:
@@ -92,17 +98,18 @@ def survive(out: Path | None, trials: int) -> dict[str, Any]:
         folder = base / f"{trial:03d}"
         folder.mkdir()
         after, span_s = _INSTANTS[trial % len(_INSTANTS)]
-        witness = _kill_capture(folder, trial, after, draw.uniform(0.0, span_s))
+        cell = folder / "cell.toml"
+        cell.write_text(_SHORT_WELDS.format(seed=trial + 1), encoding="utf-8")
+        witness = kill_capture(cell, folder / "welds", after, draw.uniform(0.0, span_s))
         root = folder / "welds"
         reports = recover(root) if root.exists() and _any_weld(root) else []
         for report in reports:
             killed_open += 1
-            _compare(Path(report.path), report, witness, losses, wrong)
+            for name, (lost_s, problem) in compare(report, witness).items():
+                losses.setdefault(name, []).append(lost_s)
+                wrong += [f"{report.path.name} {name}: {problem}"] if problem else []
         for weld in find_welds(root) if _any_weld(root) else []:
-            problem = _unreadable(weld)
-            if problem:
-                unreadable.append(problem)
-        shutil.rmtree(folder / "runtime", ignore_errors=True)
+            unreadable += _unreadable(weld)
         print(f"{trial + 1} of {trials} killed", file=sys.stderr, flush=True)  # noqa: T201  # progress of a bench
     result = {
         "trials": trials,
@@ -122,18 +129,16 @@ def _any_weld(root: Path) -> bool:
     return any(root.rglob("weld.json"))
 
 
-def _kill_capture(folder: Path, seed: int, after: str, delay_s: float) -> _Witness:
-    """Start a capture process, wait for event `after`, wait `delay_s` more, kill it."""
-    cell = folder / "cell.toml"
-    cell.write_text(_SHORT_WELDS.format(seed=seed + 1), encoding="utf-8")
+def kill_capture(cell: Path, root: Path, after: str, delay_s: float) -> Witness:
+    """Start a capture process that records under `root`, wait for event `after`, wait `delay_s` more, kill it."""
     runtime = Runtime(Path(tempfile.mkdtemp(prefix="w4m-")))
-    arguments = ["--runtime", str(runtime.folder), "--cell", str(cell), "--root", str(folder / "welds"), "--no-judge"]
+    arguments = ["--runtime", str(runtime.folder), "--cell", str(cell), "--root", str(root), "--no-judge"]
     process = subprocess.Popen(
         [sys.executable, str(APP), "capture", *arguments],
         env=os.environ | {"PYTHONPATH": str(APP.parent)},
         stdout=subprocess.DEVNULL,
     )
-    witness = _Witness()
+    witness = Witness()
     reader = Subscriber(runtime.data)
     try:
         deadline = time.monotonic() + 60
@@ -157,39 +162,36 @@ def _kill_capture(folder: Path, seed: int, after: str, delay_s: float) -> _Witne
     return witness
 
 
-def _compare(weld: Path, report: Any, witness: _Witness, losses: dict[str, list[float]], wrong: list[str]) -> None:
-    """Hold what is on disk, and what recovery says of it, against the witness."""
-    reader = WeldReader(weld)
-    last_order = reader.manifest.last_order or 0
-    for name, info in reader.infos.items():
-        if info.modality == "post_images" or name not in witness.last:
-            continue
-        order, seen, _ = witness.last[name]
-        packets = reader.packets(video=info.modality == "video")
-        ends = [sum(item_range(packet)) for packet in packets if packet.stream == name]
-        on_disk = ends[-1] if ends else None
-        if on_disk is None:
-            continue
-        closed = any(e.kind == "weld_close" and e.weld == reader.manifest.key for e in _events(reader))
-        missing = 0 if closed else max(0, seen - on_disk)
-        losses.setdefault(name, []).append(missing / info.rate_hz)
-        reported = report.losses.get(name, {}).get("items", 0)
-        # The witness may have missed, or be ahead by, what was on its way between two processes at the kill.
-        tolerance = max(2, round(0.05 * info.rate_hz))
-        if abs(reported - missing) > tolerance:
-            wrong.append(f"{weld.name} {name}: reported {reported}, witnessed {missing} (order {order}, {last_order})")
+def compare(report: RecoveryReport, witness: Witness) -> dict[str, tuple[float, str | None]]:
+    """Hold what is on disk, and what recovery says of it, against the witness.
+
+    Returns:
+        Per stream the loss in seconds, witnessed or reported, whichever is larger, and how the two contradict each
+        other (None where they do not).
+    """
+    reader = WeldReader(report.path)
+    found: dict[str, tuple[float, str | None]] = {}
+    on_disk: dict[str, int] = {}
+    for packet in reader.packets():
+        if packet.stream in reader.infos and packet.stream in witness.ends:
+            on_disk[packet.stream] = sum(item_range(packet))
+    for name, end in on_disk.items():
+        rate_hz = reader.infos[name].rate_hz
+        missing = max(0, (witness.end(name, reader.manifest.last_order) or 0) - end)
+        reported = report.losses[name]["items"] if name in report.losses else 0
+        # A packet is published just before it is marked as received; what then was on its way to the witness is lost.
+        differs = not missing - max(1, 0.03 * rate_hz) <= reported <= missing + 2 + 0.3 * rate_hz
+        lost_s = max(missing, reported) / rate_hz
+        found[name] = lost_s, f"reported {reported}, witnessed {missing}" if differs else None
+    return found
 
 
-def _events(reader: WeldReader) -> list[Event]:
-    return [packet.payload for packet in reader.packets(video=False) if isinstance(packet.payload, Event)]
-
-
-def _unreadable(weld: Path) -> str | None:
+def _unreadable(weld: Path) -> list[str]:
     try:
         count = sum(1 for _ in WeldReader(weld).packets())
     except (WeldError, OSError) as error:
-        return f"{weld.name}: {error}"
-    return None if count else f"{weld.name}: holds no packet"
+        return [f"{weld.name}: {error}"]
+    return [] if count else [f"{weld.name}: holds no packet"]
 
 
 BENCHES: Final[dict[str, Callable[[Path | None, int], dict[str, Any]]]] = {"survive": survive}

@@ -19,11 +19,11 @@ import msgspec
 
 from acquisition.driver import DeviceError
 from acquisition.packet import Event, Packet, Photo
+from acquisition.simulated.cell import SimulatedCell
 from acquisition.transport import ControlServer, Publisher, Reply, Request
-from recordings.cell import Cell, build_drivers
+from recordings.cell import Cell, CellError, build_drivers
 from recordings.cell_state import CellState
 from recordings.ingest import Ingest
-from recordings.late_additions import add_label, add_scores
 from recordings.manifest import LabelEntry
 from recordings.recorder import (
     FinishWeld,
@@ -45,7 +45,11 @@ _STATUS_S: Final = 0.25
 _BEACON_S: Final = 0.5
 _RETRY_S: Final = 2.0
 _VERDICT_WAIT_S: Final = 10.0
-_NO_DETECTOR_WAIT_S: Final = 2.0
+"""How long a weld stays open for the last word of a detector that has judged it so far."""
+_NO_VERDICT_WAIT_S: Final = 2.0
+"""The same where no detector has said a word of it: that one judges it from its folder, which must be complete."""
+_FROM_FOLDER_WAIT_S: Final = 20.0
+"""How long the end waits for a weld to be judged from its folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,10 +75,11 @@ class CaptureOptions:
 
 @dataclass(slots=True)
 class _Pending:
-    """A weld that waits for its final verdict before it is finalised."""
+    """A weld that waits for its final verdict: open, then (`finished`) for one that is given from its folder."""
 
     since_ns: int
     arc_ns: tuple[int, int] | None
+    finished: bool = False
 
 
 @dataclass
@@ -101,10 +106,7 @@ class Capture:
             self._requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
             self._wakeup = threading.Event()
             self._drivers, self._world = build_drivers(self.cell)
-            for fault in self.options.faults:
-                if self._world is None:
-                    raise DeviceError(f"--inject {fault}: only the simulated cell can be disturbed; leave it out")
-                self._world.inject(fault)
+            inject_faults(self._world, self.options.faults)
             self._ingest = Ingest(self.cell, {}, _utc_of)
             self._state = CellState(cell=self.cell, started_ns=time.monotonic_ns())
             self._problems: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -126,7 +128,7 @@ class Capture:
             stack.callback(self._close_drivers)
             self._late: queue.SimpleQueue[str] = queue.SimpleQueue()
             self._waiting: dict[str, _Pending] = {}
-            self._finished = 0
+            self._finished: set[str] = set()
             self._next_status_ns = self._next_beacon_ns = 0
             self._open_drivers()
             self._state.started_ns = time.monotonic_ns()
@@ -174,7 +176,7 @@ class Capture:
             self._turn()
             if end_ns is not None and time.monotonic_ns() >= end_ns:
                 return
-            if self.options.welds is not None and self._finished >= self.options.welds:
+            if self.options.welds is not None and len(self._finished) >= self.options.welds:
                 return
 
     def _turn(self) -> None:
@@ -193,6 +195,10 @@ class Capture:
                 self._ingest.stream_lost(name, driver.health().problem or "unplugged", now_ns, out)
                 self._emit(out)
         self._emit(self._ingest.tick(now_ns))
+        self._serve_loop(now_ns)
+
+    def _serve_loop(self, now_ns: int) -> None:
+        """The part of a round that goes on when the devices are closed: commands, problems, verdicts, status."""
         while (request := _take(self._requests)) is not None:
             self._obey(request, now_ns)
         while (problem := _take(self._problems)) is not None:
@@ -228,18 +234,29 @@ class Capture:
             self._next_status_ns = 0
 
     def _finish_judged(self, now_ns: int) -> None:
-        """Finalise welds whose last word has been said, or whose judge does not answer."""
+        """Finalise welds whose last word has been said, or whose judge does not answer; count those that are done."""
         for key, pending in list(self._waiting.items()):
             verdict = self._state.welds[key].verdict
+            done = (verdict is not None and verdict.final) or not self.options.judged
             waited_s = (now_ns - pending.since_ns) / 1e9
-            patience_s = _VERDICT_WAIT_S if self._state.detector_alive else _NO_DETECTOR_WAIT_S
-            if (verdict is not None and verdict.final) or waited_s > patience_s or not self.options.judged:
-                truth = None
-                if self._world is not None and pending.arc_ns is not None:
-                    truth = self._world.truth_between(*pending.arc_ns)
-                self._recorder.put(FinishWeld(key=key, truth=truth))
+            if not pending.finished and (done or waited_s > self._patience_s(verdict)):
+                self._finish(key, pending)
+                pending.finished, pending.since_ns = True, now_ns
+            elif pending.finished and (waited_s > _FROM_FOLDER_WAIT_S or self._state.detector.state == "failed"):
+                done = True
+            if done:
                 del self._waiting[key]
-                self._finished += 1
+                self._finished.add(key)
+
+    def _patience_s(self, verdict: Verdict | None) -> float:
+        """How long a weld that waits for its final verdict is kept open, by the last one."""
+        return _NO_VERDICT_WAIT_S if verdict is None or not self._state.detector_alive else _VERDICT_WAIT_S
+
+    def _finish(self, key: str, pending: _Pending) -> None:
+        truth = None
+        if self._world is not None and pending.arc_ns is not None:
+            truth = self._world.truth_between(*pending.arc_ns)
+        self._recorder.put(FinishWeld(key=key, truth=truth))
 
     # -- commands --------------------------------------------------------------------------------------------------
 
@@ -299,29 +316,17 @@ class Capture:
     def _scored(self, score: Score) -> None:
         self._state.score(score)
         self._publisher.announce(SCORE_TOPIC, score)
-        self._keep_late(score)
+        self._recorder.put(score)
 
     def _judged(self, verdict: Verdict) -> None:
         self._state.verdict(verdict)
         self._publisher.announce(VERDICT_TOPIC, verdict)
-        self._keep_late(verdict)
-
-    def _keep_late(self, item: Score | Verdict) -> None:
-        """Record a score or verdict, in the open weld or, when it comes after finalising, beside its rows."""
-        file = self._recorder.core.welds.get(item.weld)
-        if file is not None and file.finalised:
-            add_scores(file.folder, [item])
-        else:
-            self._recorder.put(item)
+        self._recorder.put(verdict)
 
     def _label(self, key: str, label: int, by: str) -> None:
         entry = LabelEntry(label=label, by=by, utc=utc_now())
         self._state.label(key, label)
-        file = self._recorder.core.welds.get(key)
-        if file is not None and file.finalised:
-            add_label(file.folder, entry)
-        else:
-            self._recorder.put(LabelWeld(key=key, entry=entry))
+        self._recorder.put(LabelWeld(key=key, entry=entry))
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
@@ -331,15 +336,14 @@ class Capture:
         summary = self._state.summary(self._ingest, self._drivers, ended_ns)
         self._close_drivers()
         self._emit(self._ingest.finish(ended_ns))
-        deadline_ns = ended_ns + round(_VERDICT_WAIT_S * 1e9)
+        deadline_ns = ended_ns + round(_FROM_FOLDER_WAIT_S * 1e9)
         while self._waiting and time.monotonic_ns() < deadline_ns:
             self._wakeup.wait(0.02)
             self._wakeup.clear()
-            while (request := _take(self._requests)) is not None:
-                self._obey(request, time.monotonic_ns())
-            self._finish_judged(time.monotonic_ns())
-        for key in list(self._waiting):
-            self._recorder.put(FinishWeld(key=key))
+            self._serve_loop(time.monotonic_ns())
+        for key, pending in self._waiting.items():
+            if not pending.finished:
+                self._finish(key, pending)
         if not self._recorder.close():
             log.error("the disk did not take everything within 30 s; run `recover` on %s", self.root)
         streams = summary["streams"]
@@ -347,6 +351,21 @@ class Capture:
             streams[name]["dropped"] += count
         final = self._state.summary(self._ingest, self._drivers, ended_ns)
         return final | {"streams": streams}
+
+
+def inject_faults(world: SimulatedCell | None, faults: Sequence[str]) -> None:
+    """Disturb the simulated cell as told by `--inject`.
+
+    Raises:
+        CellError: A fault is not understood, or the cell is a real one.
+    """
+    for fault in faults:
+        if world is None:
+            raise CellError(f"--inject {fault}: only the simulated cell can be disturbed; leave it out")
+        try:
+            world.inject(fault)
+        except ValueError as error:
+            raise CellError(f"--inject: {error}") from error
 
 
 def _take(source: "queue.SimpleQueue[Any]") -> Any:

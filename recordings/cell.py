@@ -7,6 +7,7 @@ code, so a cell file must come from somebody you trust.
 import dataclasses
 import difflib
 import importlib
+import math
 import re
 import tomllib
 import typing
@@ -42,6 +43,14 @@ class CellError(Exception):
     """A cell file is wrong; the message names file, line, value and fix."""
 
 
+def _limit(settings: object, least: float, *names: str) -> None:
+    """Refuse numbers below `least`, infinite ones and NaN."""
+    for name in names:
+        value = getattr(settings, name)
+        if not (math.isfinite(value) and value >= least):
+            raise ValueError(f"{name} is {value}; give a number of at least {least:g}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordSettings:
     """`[record]`: where and how welds are kept.
@@ -61,6 +70,10 @@ class RecordSettings:
     post_s: float = 2.0
     reserve_gb: float = 1.0
     longest_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        """Refuse times and sizes that make no sense."""
+        _limit(self, 0, "pre_s", "post_s", "reserve_gb", "longest_s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +95,12 @@ class JudgeSettings:
     required_final: tuple[Modality, ...] = ("video", "audio", "sensors")
     photos_expected: int = 5
     photo_wait_s: float = 20.0
+
+    def __post_init__(self) -> None:
+        """Refuse a rate that is none, and negative waits."""
+        if not 0 < self.alpha < 1:
+            raise ValueError(f"alpha is {self.alpha}; it must lie between 0 and 1")
+        _limit(self, 0, "photos_expected", "photo_wait_s")
 
     @property
     def required(self) -> dict[str, tuple[str, ...]]:
@@ -126,7 +145,7 @@ class Cell:
     @property
     def root(self) -> Path:
         """Folder of all recordings."""
-        return Path(self.record.root) if self.record.root else default_root()
+        return Path(self.record.root).expanduser() if self.record.root else default_root()
 
 
 def default_root() -> Path:
@@ -140,11 +159,16 @@ class _Source:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self.text = path.read_text(encoding="utf-8")
+            data = path.read_bytes()
         except FileNotFoundError:
             raise CellError(f"{path}: no such cell file; write one (see README, 'Your own cell')") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise CellError(f"{path}: cannot be read as UTF-8 text ({error}); check the file") from error
+        except OSError as error:
+            raise CellError(f"{path}: cannot be read ({error.strerror}); name a cell file") from error
+        try:
+            self.text = data.decode()
+        except UnicodeDecodeError as error:
+            line = data[: error.start].count(b"\n") + 1
+            raise CellError(f"{path}:{line}: not UTF-8 text ({error.reason}); save the file as UTF-8") from error
         try:
             self.tables = tomllib.loads(self.text)
         except tomllib.TOMLDecodeError as error:
@@ -161,6 +185,8 @@ class _Source:
                     seen += 1
                     if index is None or seen == index:
                         header_line = number
+            elif current == "" and re.match(rf"\s*[\"']?{re.escape(table)}[\"']?\s*=", text):
+                header_line = number  # not a table at all, or an inline one
             inside = (current == table or current.startswith(table + ".")) if table else current == ""
             if inside and (index is None or seen == index) and key is not None:
                 name = re.match(r"\s*[\"']?([\w.-]+)[\"']?\s*=", text)
@@ -193,7 +219,16 @@ def _build(kind: type[T], values: Mapping[str, Any], source: _Source, table: str
     try:
         return kind(**checked)
     except ValueError as error:
-        raise source.fail(table, index, None, f"[{table}]: {error}") from error
+        named = next((name for name in checked if re.search(rf"\b{name}\b", str(error))), None)
+        raise source.fail(table, index, named, f"[{table}]: {error}") from error
+
+
+def _table(tables: Mapping[str, Any], name: str, source: _Source) -> dict[str, Any]:
+    """Give the table `name`, empty if the file has none."""
+    values = tables.get(name, {})
+    if not isinstance(values, dict):
+        raise source.fail(name, None, None, f"'{name}' is {values!r}, not a table; write a line [{name}] instead")
+    return values
 
 
 def _driver_class(name: str) -> type[Driver]:
@@ -205,10 +240,19 @@ def _driver_class(name: str) -> type[Driver]:
         raise CellError(f"unknown driver '{name}'; {fix}")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, OSError) as error:
-        raise CellError(f"driver '{name}' cannot be loaded ({error}); correct it or install what it needs") from error
+    except Exception as error:  # it is somebody else's code, and may fail in any way
+        what = f"{type(error).__name__}: {error}"
+        raise CellError(f"driver '{name}' cannot be loaded ({what}); correct it or install what it needs") from error
     if not (isinstance(found, type) and issubclass(found, Driver)):
         raise CellError(f"driver '{name}' is not an acquisition.driver.Driver; see docs/architecture.md")
+    return found
+
+
+def _config_type(name: str, kind: type[Driver]) -> type[Any]:
+    """The settings dataclass of a driver class: the type of its parameter `config`."""
+    found = typing.get_type_hints(kind.__init__).get("config")
+    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
+        raise CellError(f"driver '{name}' must be made as Class(name, config: its settings dataclass); correct it")
     return found
 
 
@@ -218,8 +262,9 @@ def _stream(values: dict[str, Any], source: _Source, index: int, simulated: bool
         if not isinstance(values.get(key), str):
             raise source.fail("stream", index, key, f"every [[stream]] needs a text '{key}'; add '{key} = \"...\"'")
     name, modality, driver = (values.pop(key) for key in ("name", "modality", "driver"))
-    if not re.fullmatch(r"[a-z][a-z0-9_-]{0,31}", name) or name in RESERVED_STREAMS - {"photos"}:
-        fix = "use up to 32 of a-z, 0-9, _ and -, beginning with a letter, and none of " + ", ".join(RESERVED_STREAMS)
+    reserved = sorted(RESERVED_STREAMS - {"photos"})
+    if not re.fullmatch(r"[a-z][a-z0-9_-]{0,31}", name) or name in reserved:
+        fix = "use up to 32 of a-z, 0-9, _ and -, beginning with a letter, and none of " + ", ".join(reserved)
         raise source.fail("stream", index, "name", f"'{name}' cannot name a stream; {fix}")
     if modality not in MODALITIES:
         raise source.fail("stream", index, "modality", f"unknown modality '{modality}'; use {', '.join(MODALITIES)}")
@@ -230,10 +275,9 @@ def _stream(values: dict[str, Any], source: _Source, index: int, simulated: bool
             raise source.fail("stream", index, next(iter(values)), "simulated streams are set in [simulation]; move it")
         return StreamSettings(name=name, modality=modality, driver=driver, config=None)
     try:
-        kind = _driver_class(driver)
+        config_type = _config_type(driver, _driver_class(driver))
     except CellError as error:
         raise source.fail("stream", index, "driver", str(error)) from error
-    config_type = typing.get_type_hints(kind.__init__)["config"]
     config = _build(config_type, values, source, "stream", index)
     return StreamSettings(name=name, modality=modality, driver=driver, config=config)
 
@@ -258,26 +302,24 @@ def load_cell(path: Path | None = None) -> Cell:
     name = tables.get("name")
     if not isinstance(name, str) or not re.fullmatch(r"[\w-]{1,40}", name):
         raise source.fail("", None, "name", "a cell needs a name of letters, digits, _ and -; add 'name = \"cell-1\"'")
-    simulation = tables.get("simulation")
+    simulation = _table(tables, "simulation", source) if "simulation" in tables else None
     streams = tables.get("stream", [])
-    if not isinstance(streams, list) or not streams:
-        raise source.fail("stream", None, None, "a cell needs at least one [[stream]]; add one")
+    if not isinstance(streams, list) or not streams or not all(isinstance(values, dict) for values in streams):
+        raise source.fail("stream", None, None, "a cell needs a [[stream]] table for every device; add one")
     cell = Cell(
         name=name,
         streams=tuple(_stream(values, source, i, simulation is not None) for i, values in enumerate(streams)),
-        record=_build(RecordSettings, tables.get("record", {}), source, "record"),
-        judge=_build(JudgeSettings, tables.get("judge", {}), source, "judge"),
-        arc=_build(ArcConfig, tables.get("trigger", {}), source, "trigger"),
+        record=_build(RecordSettings, _table(tables, "record", source), source, "record"),
+        judge=_build(JudgeSettings, _table(tables, "judge", source), source, "judge"),
+        arc=_build(ArcConfig, _table(tables, "trigger", source), source, "trigger"),
         simulation=None if simulation is None else _build(SimulationConfig, simulation, source, "simulation"),
-        metadata=tables.get("metadata", {}),
+        metadata=_table(tables, "metadata", source),
         path=source.path,
     )
     names = [stream.name for stream in cell.streams]
     for index, stream in enumerate(names):
         if stream in names[:index]:
             raise source.fail("stream", index, "name", f"two streams are called '{stream}'; rename one")
-    if not 0 < cell.judge.alpha < 1:
-        raise source.fail("judge", None, "alpha", f"alpha is {cell.judge.alpha}; it must lie between 0 and 1")
     return cell
 
 

@@ -1,5 +1,6 @@
 """What the capture process knows of its cell, gathered for the status message and for the summary at the end."""
 
+import logging
 import shutil
 import time
 from collections import deque
@@ -16,6 +17,8 @@ from recordings.ingest import Ingest
 from recordings.recorder import Recorder, utc_now
 from recordings.status import Alarm, CellStatus, DetectorStatus, Gap, StreamStatus, WeldPhase, WeldStatus
 from recordings.verdict import Score, Verdict
+
+log = logging.getLogger(__name__)
 
 _RATE_S: Final = 3.0
 _DETECTOR_SILENT_S: Final = 3.0
@@ -54,8 +57,9 @@ class CellState:
     _origins: dict[str, int] = field(default_factory=dict)
 
     def alarm(self, text: str, level: Literal["warning", "error"] = "warning") -> None:
-        """Raise an alarm unless the same one stands already."""
+        """Raise an alarm, in the log too, unless the same one stands already."""
         if all(alarm.text != text for alarm in self.alarms):
+            log.log(logging.ERROR if level == "error" else logging.WARNING, "%s", text)
             self._alarm_number += 1
             self.alarms.append(Alarm(number=self._alarm_number, utc=utc_now(), level=level, text=text))
 
@@ -76,7 +80,8 @@ class CellState:
                 seconds=data["seconds"],
                 reason=data["reason"],
             )
-            self.gaps.append(gap)
+            # Of a stream that stays silent every weld tells what it lacks so far: the newest word is the whole gap.
+            self.gaps = [g for g in self.gaps if (g.stream, g.t_ns) != (gap.stream, gap.t_ns)] + [gap]
         elif event.kind == "stream_lost":
             self.alarm(f"{data['stream']}: {data['reason']}; check its cable and power")
         if event.weld is None:
@@ -120,7 +125,7 @@ class CellState:
         """Follow a verdict."""
         self._change(verdict.weld, verdict=verdict, present=verdict.present)
         if verdict.final and verdict.word == "NO-GO":
-            self.alarm(f"NO-GO: weld {verdict.weld}: {verdict.reason}", "error")
+            self.alarm(f"weld {verdict.weld} is NO-GO: {verdict.reason}", "error")
 
     def label(self, key: str, label: int) -> None:
         """Follow a label given by a person."""
@@ -173,6 +178,7 @@ class CellState:
             detector=self.detector,
             alarms=list(self.alarms),
             metadata=self.cell.metadata | self.metadata,
+            clocks=ingest.clocks.snapshot(),
         )
 
     def stream_rows(self, ingest: Ingest, drivers: dict[str, Driver], now_ns: int) -> list[StreamStatus]:
@@ -241,6 +247,16 @@ class CellState:
         streams = {}
         for row in self.stream_rows(ingest, drivers, ended_ns):
             gaps = [gap for gap in self.gaps if gap.stream == row.name]
+            silent = ingest.losses[row.name].silent_loss(ended_ns) if row.name in ingest.lost else None
+            if silent is not None:
+                gap = Gap(
+                    stream=row.name,
+                    t_ns=silent.t_ns,
+                    missing=silent.missing,
+                    seconds=silent.missing / ingest.infos[row.name].rate_hz,
+                    reason=silent.reason,
+                )
+                gaps = [g for g in gaps if g.t_ns != silent.t_ns] + [gap]
             clock = {"offset_ms": row.offset_ms, "drift_ppm": row.drift_ppm, "sigma_ms": row.sigma_ms}
             streams[row.name] = {
                 "kind": row.modality,

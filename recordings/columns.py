@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from acquisition.packet import CLOCKS_STREAM, EVENTS_STREAM, ClockUpdate, Event, Packet, SensorRows, StreamInfo
+from acquisition.packet import CLOCKS_STREAM, EVENTS_STREAM, ClockUpdate, Event, Packet, Photo, SensorRows, StreamInfo
 from recordings.verdict import Score, Verdict
 
 Row: TypeAlias = Mapping[str, Any]
@@ -158,6 +158,17 @@ def sensor_packets(info: StreamInfo, table: pa.Table) -> Iterator[Packet]:
                 t_arrival_ns=arrival[start:end].copy(),
             ),
         )
+
+
+def photo_row(packet: Packet, photo: Photo, file: str) -> dict[str, Any]:
+    """Return the row of a photo that is stored as `file`."""
+    return {
+        **packet_row(packet),
+        "name": photo.name,
+        "file": file,
+        "weld_hint": photo.weld_hint,
+        "view": photo.view,
+    }
 
 
 def event_row(packet: Packet, event: Event) -> dict[str, Any]:

@@ -5,6 +5,7 @@ it can. Everything it decides (clocks, gaps, arc edges, welds, photos) is itself
 """
 
 import logging
+import re
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
@@ -32,16 +33,23 @@ from sync.clock import ClockTable, OnlineClock, device_time_ns
 log = logging.getLogger(__name__)
 
 GOP: Final = 15
-"""Frames from one video keyframe to the next; a weld begins at a keyframe."""
+"""Most frames from one video keyframe to the next; a weld begins at a keyframe."""
+
+_GOP_NS: Final = 500_000_000
+"""Longest time from one keyframe to the next, for slow cameras."""
 
 _RING_S: Final = 6.0
 """How far back a weld may begin before the packet that revealed it, beyond its pre-roll."""
 
 
+_KEY: Final = re.compile(r"\d{4}-\d\d-\d\dT\d{6}Z-\d{3}")
+"""What `weld_key` makes."""
+
+
 def weld_key(utc_ns: int) -> str:
     """Weld key of a weld that began at `utc_ns`: sortable, unique to the millisecond, safe as a folder name."""
     moment = datetime.fromtimestamp(utc_ns // 10**9, tz=UTC)
-    return f"{moment:%Y%m%dT%H%M%S}{utc_ns // 10**6 % 1000:03d}Z"
+    return f"{moment:%Y-%m-%dT%H%M%S}Z-{utc_ns // 10**6 % 1000:03d}"
 
 
 def clock_snapshot(weld_open: Event) -> list[Packet]:
@@ -83,10 +91,11 @@ class Ingest:
         self._online: dict[str, OnlineClock] = {}
         self._arc = ArcDetector(cell.arc)
         self._channels: dict[str, tuple[int, int]] = {}
-        self._keyframes: deque[tuple[int, int]] = deque()
-        self._frames_since_key: dict[str, int] = {}
         self._starts: deque[tuple[int, int]] = deque()
-        self._clock_history: deque[Packet] = deque()
+        self._frames_since_key: dict[str, int] = {}
+        self._key_due: set[str] = set()
+        self._gop_ns: int | None = None
+        self._clock_history: dict[str, deque[Packet]] = {}
         self._reached_ns: dict[str, int] = {}
         self._last_arrival_ns: dict[str, int] = {}
         self._done: deque[WeldMachine] = deque(maxlen=50)
@@ -104,6 +113,8 @@ class Ingest:
     def add_stream(self, info: StreamInfo) -> None:
         """Announce a stream (also one whose device was first found later)."""
         self.infos[info.name] = info
+        if info.modality == "video":
+            self._key_due.add(info.name)
         if info.modality != "post_images":
             self.losses.setdefault(info.name, LossTracker(info))
         if info.modality == "sensors" and {"current_a", "voltage_v"} <= set(info.channels):
@@ -149,6 +160,8 @@ class Ingest:
         if name in self.lost:
             return
         self.lost[name] = reason
+        if self.infos[name].modality == "video":
+            self._key_due.add(name)
         if name in self.losses:
             self.losses[name].silence_reason = reason
         self._event(
@@ -226,7 +239,7 @@ class Ingest:
         if update is not None:
             self.clocks.apply(update)
             made = self._own(CLOCKS_STREAM, packet.t_arrival_ns, update)
-            self._clock_history.append(made)
+            self._clock_history.setdefault(packet.stream, deque()).append(made)
             out.append(made)
 
     def _cell_time_ns(self, packet: Packet) -> int:
@@ -235,11 +248,8 @@ class Ingest:
 
     def _clocks_at(self, order: int) -> list[Packet]:
         """The clock changes in force at `order`: per stream the newest one below it."""
-        newest: dict[str, Packet] = {}
-        for made in self._clock_history:
-            if made.order < order and isinstance(made.payload, ClockUpdate):
-                newest[made.payload.of_stream] = made
-        return sorted(newest.values(), key=lambda made: made.order)
+        below = [[made for made in history if made.order < order] for history in self._clock_history.values()]
+        return sorted((made[-1] for made in below if made), key=lambda made: made.order)
 
     # -- losses ----------------------------------------------------------------------------------------------------
 
@@ -254,6 +264,7 @@ class Ingest:
             "stream": stream,
             "first": loss.first,
             "missing": loss.missing,
+            "segment": loss.segment,
             "seconds": loss.missing / rate_hz if rate_hz else 0.0,
             "reason": loss.reason,
             "exact": loss.exact,
@@ -263,42 +274,46 @@ class Ingest:
     # -- welds -----------------------------------------------------------------------------------------------------
 
     def _note_start(self, packet: Packet, t_ns: int) -> None:
-        """Remember where a weld may begin: at video keyframes, or anywhere when there is no video."""
-        horizon_ns = packet.t_arrival_ns - round((self._cell.record.pre_s + _RING_S) * 1e9)
-        if isinstance(packet.payload, VideoFrame):
-            if self._begins_gop(packet):
-                self.keyframe_order = packet.order
-                self._keyframes.append((packet.order, t_ns))
-        else:
-            self._starts.append((packet.order, t_ns))
-        for starts in (self._keyframes, self._starts):
-            while len(starts) > 1 and starts[1][1] < horizon_ns:
-                starts.popleft()
-        while len(self._clock_history) > 4 * len(self.infos) + 4:
-            first = self._clock_history[0]
-            later = any(
-                made.order < (self._starts[0][0] if self._starts else 0)
-                and isinstance(made.payload, ClockUpdate)
-                and isinstance(first.payload, ClockUpdate)
-                and made.payload.of_stream == first.payload.of_stream
-                for made in list(self._clock_history)[1:]
-            )
-            if not later:
-                break
-            self._clock_history.popleft()
+        """Remember where a weld may begin: where the next frame of every camera is a keyframe.
 
-    def _begins_gop(self, packet: Packet) -> bool:
-        """Count a frame; True when it must be coded as a keyframe (every `GOP`-th of each segment)."""
-        count = self._frames_since_key.get(packet.stream, GOP)
-        key = count >= GOP
-        self._frames_since_key[packet.stream] = 1 if key else count + 1
-        return key
+        That is where one camera begins a group of pictures (the others follow with their next frame), and anywhere
+        while no camera delivers.
+        """
+        if isinstance(packet.payload, VideoFrame):
+            possible = self._begins_gop(packet, t_ns)
+        else:
+            possible = all(name in self._key_due for name, info in self.infos.items() if info.modality == "video")
+        if possible:
+            self._starts.append((packet.order, t_ns))
+        horizon_ns = packet.t_arrival_ns - round((self._cell.record.pre_s + _RING_S) * 1e9)
+        while len(self._starts) > 1 and self._starts[1][1] < horizon_ns:
+            self._starts.popleft()
+        history = self._clock_history.get(packet.stream, deque())
+        while len(history) > 1 and self._starts and history[1].order < self._starts[0][0]:
+            history.popleft()
+
+    def _begins_gop(self, packet: Packet, t_ns: int) -> bool:
+        """Decide whether a frame must be coded as a keyframe; True when it is the first of all cameras to be one."""
+        name, rate_hz = packet.stream, self.infos[packet.stream].rate_hz
+        if packet.segment != self.segments.get(name, packet.segment):
+            self._key_due.add(name)
+        frames = self._frames_since_key.get(name, 0)
+        next_ns = t_ns + (round(1e9 / rate_hz) if rate_hz else 0)
+        first = self._gop_ns is None or frames >= GOP or next_ns - self._gop_ns > _GOP_NS + 1_000_000
+        if first:
+            self._gop_ns = t_ns
+            self._key_due |= {info.name for info in self.infos.values() if info.modality == "video"}
+        if name in self._key_due:
+            self._key_due.remove(name)
+            self.keyframe_order = packet.order
+            frames = 0
+        self._frames_since_key[name] = frames + 1
+        return first
 
     def _start_at(self, t_ns: int) -> tuple[int, int]:
         """Order and cell time of the last possible start at or before `t_ns`; the oldest if none is old enough."""
-        starts = self._keyframes or self._starts
-        found = starts[0] if starts else (self._order + 1, t_ns)
-        for start in starts:
+        found = self._starts[0] if self._starts else (self._order + 1, t_ns)
+        for start in self._starts:
             if start[1] > t_ns:
                 break
             found = start
@@ -373,7 +388,7 @@ class Ingest:
 
     def _close(self, weld: WeldMachine, now_ns: int, out: list[Packet]) -> None:
         for name in self.lost:
-            loss = self.losses[name].silent_loss(now_ns) if name in self.losses else None
+            loss = self.losses[name].settle(now_ns) if name in self.losses else None
             if loss is not None:
                 self._gap(name, loss, now_ns, out)
         weld.close(self._order + 1, now_ns)
@@ -386,16 +401,20 @@ class Ingest:
         self._done.append(self.welds.pop(weld.key))
 
     def _take_photo(self, packet: Packet, out: list[Packet]) -> None:
-        """Give a photo to the weld it names, else to the oldest that expects one; otherwise it stays unassigned."""
+        """Give a photo to the weld it names, else to the oldest that expects one; otherwise it stays unassigned.
+
+        A photo that names a weld which is not remembered any more keeps its name and is no other weld's.
+        """
         photo = packet.payload
         assert isinstance(photo, Photo)
         waiting = [w for w in self.welds.values() if w.phase == "photos" and len(w.photos) < w.photos_expected]
         named = [w for w in (*self.welds.values(), *self._done) if photo.weld_hint == w.key]
         early = [w for w in self.welds.values() if w.phase == "post-roll"]
-        candidates = named or waiting or early
+        foreign = _KEY.fullmatch(photo.weld_hint or "") is not None
+        candidates = named or ([] if foreign else waiting or early)
         weld = candidates[0] if candidates else None
-        assigned = replace(photo, weld_hint=weld.key if weld else None)
-        out.append(replace(packet, order=self._next_order(), payload=assigned))
+        key = weld.key if weld else photo.weld_hint if foreign else None
+        out.append(replace(packet, order=self._next_order(), payload=replace(photo, weld_hint=key)))
         if weld is not None:
             weld.photos.append(photo.name)
             if weld.phase == "done":

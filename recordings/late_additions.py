@@ -10,12 +10,21 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
-from recordings.columns import SCORES, score_row
-from recordings.finishing import SCORES_TABLE
+from acquisition.packet import EVENTS_STREAM, Event, Packet, Photo
+from recordings.columns import EVENTS, SCORES, event_row, photo_row, score_row
+from recordings.finishing import SCORES_TABLE, stream_table
 from recordings.manifest import LabelEntry, Manifest
 from recordings.table_writer import read_table
 from recordings.verdict import Score, Verdict
-from recordings.weld_folder import PART, digest, load_manifest, store_manifest, swap_in
+from recordings.weld_folder import (
+    PART,
+    RecordingError,
+    digest,
+    load_manifest,
+    store_manifest,
+    store_photo,
+    swap_in,
+)
 
 
 def add_scores(folder: Path, items: Sequence[Score | Verdict]) -> None:
@@ -27,6 +36,31 @@ def add_scores(folder: Path, items: Sequence[Score | Verdict]) -> None:
     """
     manifest = load_manifest(folder)
     _append_rows(folder, manifest, SCORES_TABLE, SCORES, [score_row(item) for item in items])
+    store_manifest(folder, manifest)
+
+
+def add_packet(folder: Path, packet: Packet) -> None:
+    """Add a photo that came after finalising, or an event about it, to a finished weld.
+
+    Raises:
+        OSError: The disk is full or gone; the weld is as it was.
+        RecordingError: The photo's name is no plain file name, or the weld has no such stream.
+        WeldError: The folder holds no readable weld.
+    """
+    manifest = load_manifest(folder)
+    payload = packet.payload
+    if isinstance(payload, Event):
+        _append_rows(folder, manifest, EVENTS_STREAM, EVENTS, [event_row(packet, payload)])
+    elif isinstance(payload, Photo):
+        record = manifest.streams.get(packet.stream)
+        if record is None:
+            raise RecordingError(f"{folder}: no stream {packet.stream!r} in this weld; give the photo by hand")
+        file = store_photo(folder, payload)
+        manifest.files[file] = digest(folder / file)
+        stem, columns = stream_table(record.info)
+        _append_rows(folder, manifest, stem, columns, [photo_row(packet, payload, file)])
+        record.files = [*record.files, *(name for name in (file, f"{stem}.parquet") if name not in record.files)]
+        record.items += 1
     store_manifest(folder, manifest)
 
 

@@ -20,11 +20,12 @@ from typing import Any, Final
 from acquisition.packet import CLOCKS_STREAM, EVENTS_STREAM, Event, Packet, Photo, StreamInfo, VideoFrame
 from recordings.cell import Cell
 from recordings.ingest import clock_snapshot
+from recordings.late_additions import add_label, add_scores
 from recordings.manifest import LabelEntry, Manifest, StreamRecord, UtcPair
 from recordings.recovery import recover
 from recordings.verdict import Score, Verdict
 from recordings.video_encoder import EncodedFrame, VideoEncoder
-from recordings.weld_folder import RecordingError
+from recordings.weld_folder import MANIFEST, RecordingError, WeldError
 from recordings.weld_writer import WeldWriter
 
 log = logging.getLogger(__name__)
@@ -49,16 +50,23 @@ def utc_pair() -> UtcPair:
 
 
 def recover_open_welds(root: Path) -> list[str]:
-    """Finish the welds that a dead capture process left open under `root`; returns one line per weld."""
+    """Finish the welds that a dead capture process left open under `root`; returns one line per weld.
+
+    One that cannot be finished (yet) is tried again at the next start.
+    """
     lines = []
     marker: Path
     for marker in sorted((root / OPEN_WELDS).glob("*")):
         folder = root / marker.read_text(encoding="utf-8").strip()
-        if folder.is_dir():
-            for report in recover(folder):
-                lost = ", ".join(f"{name} {loss['seconds']:.2f} s" for name, loss in report.losses.items())
-                lines.append(f"{folder.name}: {report.state} after a crash; lost: {lost or 'nothing'}")
-        marker.unlink()
+        # Without a manifest the process died before it kept anything of the weld.
+        for report in recover(folder) if folder != root and (folder / MANIFEST).exists() else []:
+            lost = ", ".join(f"{name} {loss['seconds']:.2f} s" for name, loss in report.losses.items())
+            said = f"{report.state} after a crash; lost: {lost or 'nothing'}"
+            lines.append(f"{folder.name}: {said}" if report.ok else report.problems[0])
+            if not report.ok:
+                break
+        else:
+            marker.unlink()
     return lines
 
 
@@ -144,9 +152,13 @@ class RecorderCore:
         if isinstance(item, IngestedPacket):
             self._packet(item.packet, item.keyframe)
         elif isinstance(item, Score | Verdict):
-            self._with_writer(item.weld, lambda writer: writer.score(item))
+            self._add(item.weld, lambda writer: writer.score(item), lambda folder: add_scores(folder, [item]))
         elif isinstance(item, LabelWeld):
-            self._with_writer(item.key, lambda writer: writer.manifest.labels.append(item.entry))
+            self._add(
+                item.key,
+                lambda writer: writer.manifest.labels.append(item.entry),
+                lambda folder: add_label(folder, item.entry),
+            )
         else:
             self._finish(item)
 
@@ -174,10 +186,10 @@ class RecorderCore:
         horizon_ns = packet.t_arrival_ns - round((self.cell.record.pre_s + _RING_S) * 1e9)
         while self._ring and self._ring[0].t_arrival_ns < horizon_ns:
             self._ring.popleft()
+        earlier = list(self.welds.values())
         if isinstance(payload, Event) and payload.kind == "weld_open" and payload.weld is not None:
-            self._open(packet, payload)
-            return
-        for weld in list(self.welds.values()):
+            self._open(packet, payload)  # gets this packet, too, from the ring
+        for weld in earlier:
             mine = isinstance(payload, Event) and payload.weld == weld.key
             if weld.last_order is None or mine:
                 self._write(weld.key, items)
@@ -246,11 +258,13 @@ class RecorderCore:
 
     def _photo(self, packet: Packet, photo: Photo) -> None:
         owner = self.welds.get(photo.weld_hint or "")
+        # To other welds, recorded now or begun later in its past, a photo is a note that accounts for its order.
+        note = Event(kind="photo", weld=photo.weld_hint, data={"name": photo.name})
+        noted = replace(packet, stream=EVENTS_STREAM, payload=note)
+        self._ring.append(noted)
         for weld in list(self.welds.values()):
             if weld is not owner and weld.last_order is None:
-                # Another weld's photo came while this one was recorded: its order is accounted for here too.
-                note = Event(kind="photo", weld=photo.weld_hint, data={"name": photo.name})
-                self._write(weld.key, [replace(packet, stream=EVENTS_STREAM, payload=note)])
+                self._write(weld.key, [noted])
         if owner is not None and owner.writer is not None:
             self._write(owner.key, [packet])
             return
@@ -306,6 +320,17 @@ class RecorderCore:
 
         self._with_writer(key, write)
 
+    def _add(self, key: str, open_weld: Callable[[WeldWriter], object], finished: Callable[[Path], object]) -> None:
+        """Add words to a weld: to its writer while it is open, to its folder once it is finished."""
+        weld = self.welds.get(key)
+        if weld is None or not weld.finalised:
+            self._with_writer(key, open_weld)
+            return
+        try:
+            finished(weld.folder)
+        except (OSError, WeldError) as error:
+            self.on_problem(f"weld {key}: {error}; its recording is unchanged")
+
     def _with_writer(self, key: str, act: Callable[[WeldWriter], object]) -> None:
         weld = self.welds.get(key)
         if weld is None or weld.writer is None:
@@ -320,7 +345,6 @@ class RecorderCore:
         if weld.writer is not None:
             weld.writer.abandon()
         weld.writer = None
-        log.error("weld %s: %s", weld.key, error)
         self.on_problem(f"weld {weld.key}: {error}")
 
 
@@ -338,6 +362,7 @@ class Recorder:
         """Start the thread."""
         self.core = core
         self.overrun: dict[str, int] = {}
+        self._key_due: set[str] = set()
         self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
         self._bytes = 0
         self._taken = 0
@@ -353,12 +378,18 @@ class Recorder:
         """Hand over an item; a device packet that finds the buffer full is dropped and counted."""
         if isinstance(item, IngestedPacket):
             size = _size(item.packet)
-            if self.buffered_bytes + size > self.LIMIT_BYTES:
-                name = item.packet.stream
+            name = item.packet.stream
+            # What was decided is small, and without it no weld would open or close: it is never dropped.
+            if self.buffered_bytes + size > self.LIMIT_BYTES and name not in (CLOCKS_STREAM, EVENTS_STREAM):
+                if item.keyframe:
+                    self._key_due.add(name)
                 if name not in self.overrun:
                     self.core.on_problem(f"{name}: the disk is too slow, packets are not recorded; use a faster disk")
                 self.overrun[name] = self.overrun.get(name, 0) + 1
                 return
+            if name in self._key_due:
+                self._key_due.remove(name)
+                item = replace(item, keyframe=True)
             for writer in self.core.writers:
                 if item.packet.stream in writer.manifest.streams:
                     writer.received(item.packet)

@@ -133,7 +133,7 @@ class Replay:
     def _turn(self) -> None:
         self._obey_all()
         now = time.monotonic()
-        if self._playing and self._next is not None:
+        if self._next is not None and (self._playing or self._hurrying(self._next)):
             self._advance(now)
         else:
             self._paced_at = now
@@ -143,16 +143,23 @@ class Replay:
             self._announce()
             self._publisher.beacon()
 
+    def _hurrying(self, packet: Packet) -> bool:
+        """Whether a packet lies before the point that was sought; it is sent at once, also while paused."""
+        return packet.t_arrival_ns <= self._hurry_until_ns
+
     def _advance(self, now: float) -> None:
         """Send what is due."""
-        if self.speed > 0:
+        if self._playing and self.speed > 0:
             self._position_ns += round((now - self._paced_at) * self.speed * 1e9)
         self._paced_at = now
         sent = 0
         while self._next is not None and sent < _AHEAD_PACKETS:
             due_ns = self._next.t_arrival_ns
-            hurrying = self.speed <= 0 or due_ns <= self._hurry_until_ns
-            if not hurrying and due_ns > self._position_ns:
+            if self._hurrying(self._next):
+                pass
+            elif not self._playing:
+                return
+            elif self.speed > 0 and due_ns > self._position_ns:
                 self.stop.wait(min(0.02, (due_ns - self._position_ns) / 1e9 / self.speed))
                 return
             self._position_ns = max(self._position_ns, due_ns)

@@ -4,11 +4,15 @@ import os
 import re
 import sys
 import tempfile
+import time
 import zlib
 from pathlib import Path
 from typing import IO, Any, Final
 
 _LONGEST_SOCKET_PATH: Final = 107
+
+_ASKED_S: Final = 0.2
+"""Somebody who asks for the `holder` has the lock for a moment; that must not keep the role's process from starting."""
 
 
 class AlreadyRunningError(Exception):
@@ -21,7 +25,7 @@ def default_runtime(cell: str) -> Path:
     given = os.environ.get("XDG_RUNTIME_DIR", "")
     user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
     private = Path(given) / "weld-4m" / name
-    if Path(given).is_dir() and given and len(str(private / "control")) <= _LONGEST_SOCKET_PATH:
+    if Path(given).is_dir() and given and len(os.fsencode(private / "control")) <= _LONGEST_SOCKET_PATH:
         return private
     return Path(tempfile.gettempdir()) / f"weld-4m-{user}" / name
 
@@ -37,7 +41,13 @@ class Runtime:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Use `folder`, making it if needed; raises `AlreadyRunningError` if it belongs to somebody else."""
+        """Use `folder`, making it if needed.
+
+        Raises:
+            AlreadyRunningError: It belongs to somebody else, or no socket fits into it.
+        """
+        if sys.platform != "win32" and len(os.fsencode(folder / "control")) > _LONGEST_SOCKET_PATH:
+            raise AlreadyRunningError(f"{folder} is too long for a socket path; give a shorter one with --runtime")
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if hasattr(os, "getuid") and folder.stat().st_uid != os.getuid():
             raise AlreadyRunningError(f"{folder} belongs to another user; give another one with --runtime")
@@ -49,8 +59,6 @@ class Runtime:
             self.data, self.control = (f"tcp://127.0.0.1:{port + i}" for i in range(2))
         else:
             self.data, self.control = (f"ipc://{folder / name}" for name in ("data", "control"))
-            if len(str(folder / "control")) > _LONGEST_SOCKET_PATH:
-                raise AlreadyRunningError(f"{folder} is too long for a socket path; give a shorter one with --runtime")
 
     def hold(self, role: str) -> IO[Any]:
         """Take the lock of `role` (`capture`, `detector`) until the returned file is closed or this process dies.
@@ -59,7 +67,10 @@ class Runtime:
             AlreadyRunningError: Another living process holds it.
         """
         handle = (self.folder / f"{role}.lock").open("a+")
-        if not _try_lock(handle):
+        deadline = time.monotonic() + _ASKED_S
+        while not (locked := _try_lock(handle)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if not locked:
             handle.close()
             raise AlreadyRunningError(
                 f"a {role} process already runs for {self.folder.name}; attach with `run` or stop it first"

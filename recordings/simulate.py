@@ -13,6 +13,9 @@ from typing import Any, Final
 
 from acquisition.packet import Photo
 from acquisition.simulated.config import SimulationConfig
+from acquisition.simulated.recipes import RecipePool
+from acquisition.simulated.session import draw_recipe
+from acquisition.simulated.sets import SET_CLASSES, TestSet
 from acquisition.simulated.weld import simulated_weld
 from recordings.cell import Cell
 from recordings.ingest import Ingest
@@ -39,6 +42,8 @@ class Order:
         weld_class: Class name.
         severity: 0-1.
         seed: Seed of this weld.
+        set: Test-only set that it belongs to, or empty.
+        recipes: Half of the recipe space to draw from; None keeps the cell file's.
     """
 
     session: int
@@ -46,12 +51,35 @@ class Order:
     weld_class: str
     severity: float
     seed: int
+    set: TestSet = ""
+    recipes: RecipePool | None = None
 
 
 def plan(
-    count: int, classes: Sequence[str], severity: tuple[float, float], seed: int, welds_per_session: int
+    count: int,
+    classes: Sequence[str],
+    severity: tuple[float, float],
+    seed: int,
+    welds_per_session: int,
+    *,
+    set: TestSet = "",
+    recipes: RecipePool | None = None,
 ) -> list[Order]:
-    """Lay out `count` welds over sessions, the classes taking turns; equal arguments give equal plans."""
+    """Lay out `count` welds over sessions, the classes taking turns; equal arguments give equal plans.
+
+    Without `classes`, welds are good, and those of a set are of all classes that the set is made of.
+
+    Raises:
+        SimulationError: The set is unknown, or not made of one of the classes.
+    """
+    if set not in SET_CLASSES:
+        raise SimulationError(f"set {set!r} is unknown: use one of " + ", ".join(filter(None, SET_CLASSES)))
+    classes = classes or (SET_CLASSES[set] if set else ("good",))
+    if wrong := [c for c in classes if c not in SET_CLASSES[set]]:
+        of = f"set {set} is not made of" if set else "there is no"
+        raise SimulationError(f"{of} class {wrong[0]!r}: use one of " + ", ".join(SET_CLASSES[set]))
+    if recipes not in (None, "all", "train", "test"):
+        raise SimulationError(f"recipes {recipes!r}: use all, train or test")
     orders = []
     for n in range(count):
         session, number = divmod(n, welds_per_session)
@@ -63,6 +91,8 @@ def plan(
                 weld_class=classes[n % len(classes)],
                 severity=severity[0] + (severity[1] - severity[0]) * draw,
                 seed=zlib.crc32(f"{seed}/{n}/weld".encode()),
+                set=set,
+                recipes=recipes,
             )
         )
     return orders
@@ -74,12 +104,21 @@ def write_weld(order: Order, cell: Cell, root: Path) -> Path:
     Raises:
         SimulationError: No weld was found in it, or it could not be written.
     """
-    config = replace(cell.simulation or SimulationConfig(), session=order.session)
     start_ns = 10**12 + order.number * _SPACING_NS
+    config = replace(cell.simulation or SimulationConfig(), session=order.session)
+    try:
+        config = config if order.recipes is None else replace(config, recipe_pool=order.recipes)
+        weld = simulated_weld(
+            config,
+            weld_class=order.weld_class,
+            severity=order.severity,
+            seed=order.seed,
+            start_ns=start_ns,
+            set=order.set,
+        )
+    except ValueError as error:
+        raise SimulationError(f"session {order.session} weld {order.number}: {error}") from error
     utc_offset_ns = _EPOCH_NS + order.session * _SESSION_NS - 10**12
-    weld = simulated_weld(
-        config, weld_class=order.weld_class, severity=order.severity, seed=order.seed, start_ns=start_ns
-    )
     problems: list[str] = []
     ingest = Ingest(cell, weld.infos, lambda cell_ns: cell_ns + utc_offset_ns)
     now_ns = start_ns
@@ -94,6 +133,7 @@ def write_weld(order: Order, cell: Cell, root: Path) -> Path:
         session=f"s{order.session}",
         source="simulated",
         utc=pair,
+        metadata={"recipe": draw_recipe(config).name} | ({"set": order.set} if order.set else {}),
         on_problem=problems.append,
     )
 

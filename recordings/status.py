@@ -6,7 +6,7 @@ A reader that attaches late or comes back knows everything from one message; not
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from acquisition.packet import StreamInfo
+from acquisition.packet import ClockUpdate, StreamInfo
 from recordings.verdict import Verdict
 
 STATUS_TOPIC: Final = "status"
@@ -164,7 +164,7 @@ class CellStatus:
         alarms: Alarms not yet acknowledged.
         metadata: part, program, operator, ... for the next welds.
         replay: Set when this is a replay.
-        transport_lost: Messages that the detector reported lost on the way to it.
+        clocks: The online clocks in force, for readers that came too late for the changes.
     """
 
     cell: str
@@ -186,7 +186,7 @@ class CellStatus:
     alarms: list[Alarm] = field(default_factory=list)
     metadata: dict[str, Any] = field(default_factory=dict)
     replay: ReplayStatus | None = None
-    transport_lost: int = 0
+    clocks: list[ClockUpdate] = field(default_factory=list)
 
 
 COMMANDS: Final[dict[str, str]] = {

@@ -4,12 +4,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from acquisition.packet import ClockUpdate, Packet, SampleBlock, SensorRows, StreamInfo, VideoFrame
+from acquisition.packet import EVENTS_STREAM, ClockUpdate, Packet, SampleBlock, SensorRows, StreamInfo, VideoFrame
+from recordings.columns import EVENTS
 from recordings.finishing import recorded_items, stream_table, table_columns, weld_table
 from recordings.manifest import Manifest
 from recordings.reader import WeldReader
@@ -120,7 +122,25 @@ def _tables(folder: Path, manifest: Manifest) -> list[str]:
         items = recorded_items(record.info, table)
         if manifest.state != "open" and items != record.items:
             problems.append(f"{folder}: {name} holds {items} items, but the manifest says {record.items}")
-    return problems
+    return problems + _photos(folder, manifest)
+
+
+def _photos(folder: Path, manifest: Manifest) -> list[str]:
+    """Check that the photos that the weld was given are there."""
+    records = [record for record in manifest.streams.values() if record.info.modality == "post_images"]
+    try:
+        events = weld_table(folder, EVENTS_STREAM, EVENTS, manifest).to_pylist()
+    except (OSError, pa.ArrowException, ValueError) as error:
+        return [f"{folder / EVENTS_STREAM}.parquet: {str(error).splitlines()[0]}; restore it from a copy"]
+    given = [
+        msgspec.json.decode(row["data"]).get("received", 0)
+        for row in events
+        if row["kind"] == "photos_done" and row["weld"] == manifest.key
+    ]
+    kept = sum(record.items for record in records)
+    if not records or not given or kept >= given[-1] or manifest.state == "open":
+        return []
+    return [f"{folder}: {kept} of the {given[-1]} photos that it was given are kept; look for them beside the weld"]
 
 
 def _disorder(table: pa.Table, info: StreamInfo) -> list[str]:

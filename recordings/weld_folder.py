@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 import xxhash
 
+from acquisition.packet import Photo
 from recordings.manifest import SCHEMA, Manifest
 
 MANIFEST: Final = "weld.json"
@@ -71,6 +72,24 @@ def load_manifest(folder: Path) -> Manifest:
 def store_manifest(folder: Path, manifest: Manifest) -> None:
     """Replace `weld.json` atomically: after a crash the old or the new one is there, never half of one."""
     replace_file(folder / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=1))
+
+
+def store_photo(folder: Path, photo: Photo) -> str:
+    """Store a photo under its own name, or a numbered one where that is taken; returns the name in the weld folder.
+
+    Raises:
+        RecordingError: Its name is no plain file name.
+        OSError: The disk is full or gone.
+    """
+    if PurePosixPath(photo.name).name != photo.name or "\\" in photo.name or ":" in photo.name:
+        raise RecordingError(f"{folder}: {photo.name!r} is no plain file name; rename the photo")
+    (folder / PHOTOS).mkdir(exist_ok=True)
+    stem, dot, ending = photo.name.rpartition(".")
+    path, n = folder / PHOTOS / photo.name, 1
+    while path.exists():
+        path, n = path.with_name(f"{stem}_{n}{dot}{ending}"), n + 1
+    replace_file(path, photo.data)
+    return f"{PHOTOS}/{path.name}"
 
 
 def replace_file(path: Path, data: bytes) -> None:

@@ -4,7 +4,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final
 
 import av
@@ -22,7 +22,7 @@ from acquisition.packet import (
     VideoFrame,
 )
 from recordings.audio_writer import AudioWriter
-from recordings.columns import clock_row, event_row, packet_row, score_row, sensor_rows
+from recordings.columns import clock_row, event_row, packet_row, photo_row, score_row, sensor_rows
 from recordings.finishing import SCORES_TABLE, finish, stream_table, table_columns
 from recordings.manifest import Manifest, StreamRecord
 from recordings.marks import Marks
@@ -30,7 +30,7 @@ from recordings.table_writer import TableWriter, read_table
 from recordings.verdict import Score, Verdict
 from recordings.video_encoder import CODEC, CODEC_LOSSLESS, EncodedFrame, VideoEncoder
 from recordings.video_writer import VideoWriter
-from recordings.weld_folder import MANIFEST, MARKS, PHOTOS, RecordingError, force_to_disk, replace_file, store_manifest
+from recordings.weld_folder import MANIFEST, MARKS, RecordingError, force_to_disk, store_manifest, store_photo
 
 POWER_CUT_S: Final = 2.5
 """What a power cut may cost: the time between forced writes plus what is still in memory."""
@@ -210,23 +210,10 @@ class WeldWriter:
             table.append(*sensor_rows(item, item.payload, info.channels), now_ns=self._now_ns)
         elif isinstance(item.payload, Photo):
             photo = item.payload
-            file = self._store_photo(photo)
-            row = {**packet_row(item), "name": photo.name, "file": file}
-            table.append({**row, "weld_hint": photo.weld_hint, "view": photo.view}, now_ns=self._now_ns)
+            file = store_photo(self.folder, photo)
+            table.append(photo_row(item, photo, file), now_ns=self._now_ns)
         elif isinstance(item.payload, VideoFrame):
             raise RecordingError(f"{self.folder}: {item.stream} got a raw frame; pass it through its VideoEncoder")
-
-    def _store_photo(self, photo: Photo) -> str:
-        """Store the file under its own name, or a numbered one where that is taken, and return the name."""
-        if PurePosixPath(photo.name).name != photo.name or "\\" in photo.name or ":" in photo.name:
-            raise RecordingError(f"{self.folder}: {photo.name!r} is no plain file name; rename the photo")
-        (self.folder / PHOTOS).mkdir(exist_ok=True)
-        stem, dot, ending = photo.name.rpartition(".")
-        path, n = self.folder / PHOTOS / photo.name, 1
-        while path.exists():
-            path, n = path.with_name(f"{stem}_{n}{dot}{ending}"), n + 1
-        replace_file(path, photo.data)
-        return f"{PHOTOS}/{path.name}"
 
     def score(self, item: Score | Verdict) -> None:
         """Append a score or a verdict; nothing is ever overwritten.

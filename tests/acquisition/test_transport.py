@@ -93,6 +93,6 @@ def test_a_command_is_answered_and_a_failing_handler_says_so(endpoint):
 
 def test_a_missing_server_is_one_clear_line(endpoint):
     client = ControlClient(endpoint)
-    with pytest.raises(TransportError, match="no answer to 'arm' within 0.05 s; is capture running"):
+    with pytest.raises(TransportError, match=r"no answer to 'arm' within 0\.05 s; is capture running"):
         client.request("arm", timeout_s=0.05)
     client.close()

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 from acquisition.packet import Packet
 from acquisition.simulated.config import SimulationConfig
@@ -18,7 +19,7 @@ SMALL = SimulationConfig(
 START_NS = 10**12
 
 
-def small_cell(*, video: str = "lossless", **simulation: object) -> Cell:
+def small_cell(*, video: Literal["h264", "lossless"] = "lossless", **simulation: Any) -> Cell:
     cell = load_cell(None)
     return replace(
         cell,

@@ -20,7 +20,7 @@ def test_every_lost_frame_is_counted_and_located(kept):
     """Whatever pattern of frames is lost between the first and the last received one, the gaps name exactly it."""
     tracker = LossTracker(CAMERA)
     received = [n for n, keep in enumerate(kept) if keep]
-    found = []
+    found: list[int] = []
     for n in received:
         loss = tracker.observe(frame(n), n * PERIOD_NS)
         if loss is not None:

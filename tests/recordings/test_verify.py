@@ -1,8 +1,10 @@
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+from acquisition.packet import Event
 from recordings.verify import verify
 from recordings.weld_folder import digest, load_manifest, store_manifest
 from tests.recordings.synthetic_weld import Cell, Recording
@@ -83,3 +85,18 @@ def test_a_cut_video_is_found_even_with_a_matching_digest(weld: Path) -> None:
     (report,) = verify(weld)
     assert any("frames can be read" in line for line in report.problems)
     assert verify(weld, deep=False)[0].ok
+
+
+def test_a_photo_that_was_given_but_not_kept_is_found(tmp_path: Path) -> None:
+    recording = Recording(tmp_path / "w")
+    last = None
+    for packet in Cell().weld(photos=1):
+        recording.take(packet)
+        last = packet
+    assert last is not None
+    key = recording.writer.manifest.key
+    done = Event(kind="photos_done", weld=key, data={"expected": 2, "received": 2})
+    recording.take(replace(last, stream="events", seq=99, order=last.order + 1, payload=done))
+    recording.writer.finalise()
+    (report,) = verify(tmp_path / "w", deep=False)
+    assert any("1 of the 2 photos" in line for line in report.problems)
