@@ -161,7 +161,7 @@ class _Source:
         try:
             data = path.read_bytes()
         except FileNotFoundError:
-            raise CellError(f"{path}: no such cell file; write one (see README, 'Your own cell')") from None
+            raise CellError(f"{path}: no such cell file; write one (docs/own_cell.md holds one to copy)") from None
         except OSError as error:
             raise CellError(f"{path}: cannot be read ({error.strerror}); name a cell file") from error
         try:
