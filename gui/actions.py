@@ -7,7 +7,7 @@ from PySide6.QtCore import QT_TRANSLATE_NOOP, QCoreApplication, Qt
 from PySide6.QtGui import QAction, QKeySequence
 from PySide6.QtWidgets import QToolButton, QWidget
 
-from recordings.verdict import CLASSES
+from gui.class_words import CLASS_WORDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +22,7 @@ class ActionSpec:
         tip: What it does, in one sentence.
         checkable: It is a switch.
         control: `objectName` of the control on the page that does the same.
+        context: Context of the translation of text and tip.
     """
 
     name: str
@@ -31,14 +32,41 @@ class ActionSpec:
     tip: str
     control: str
     checkable: bool = False
+    context: str = "Actions"
+
+    @property
+    def words(self) -> str:
+        """The translated text."""
+        return QCoreApplication.translate(self.context, self.text)
+
+    @property
+    def explained(self) -> str:
+        """The translated tip."""
+        return QCoreApplication.translate(self.context, self.tip)
 
 
 def _spec(
-    name: str, text: object, key: str, menu: str, tip: object, *, checkable: bool = False, control: str = ""
+    name: str,
+    text: object,
+    key: str,
+    menu: str,
+    tip: object,
+    *,
+    checkable: bool = False,
+    control: str = "",
+    context: str = "Actions",
 ) -> ActionSpec:
     """Make a row; what `QT_TRANSLATE_NOOP` gives back is text, though its type does not say so."""
-    control = control or f"button_{name}"
-    return ActionSpec(name=name, text=str(text), key=key, menu=menu, tip=str(tip), checkable=checkable, control=control)
+    return ActionSpec(
+        name=name,
+        text=str(text),
+        key=key,
+        menu=menu,
+        tip=str(tip),
+        checkable=checkable,
+        control=control or f"button_{name}",
+        context=context,
+    )
 
 
 _LABEL_KEYS: Final = (*"0123456789", "Alt+0", "Alt+1")
@@ -73,16 +101,17 @@ ACTIONS: Final[tuple[ActionSpec, ...]] = (
         "Weld",
         QT_TRANSLATE_NOOP("Actions", "Acknowledge all alarms"),
     ),
+    _spec(
+        "part",
+        QT_TRANSLATE_NOOP("Actions", "Part and program"),
+        "F4",
+        "Weld",
+        QT_TRANSLATE_NOOP("Actions", "Say which part and program the next welds are"),
+        control="weld_info",
+    ),
     *(
-        _spec(
-            f"label_{i}",
-            name.replace("_", " "),
-            key,
-            "Label",
-            f"{i}: {name.replace('_', ' ')}",
-            control="label_chooser",
-        )
-        for i, (name, key) in enumerate(zip(CLASSES, _LABEL_KEYS, strict=True))
+        _spec(f"label_{i}", words, key, "Label", words, control="label_chooser", context="Classes")
+        for i, (words, key) in enumerate(zip(CLASS_WORDS, _LABEL_KEYS, strict=True))
     ),
     _spec(
         "start",
@@ -156,25 +185,26 @@ ACTIONS: Final[tuple[ActionSpec, ...]] = (
         QT_TRANSLATE_NOOP("Actions", "How to put your own devices into a cell file"),
     ),
 )
-MENUS: Final = ("Cell", "Weld", "Label", "Replay", "View")
-
-
-def translated(text: str) -> str:
-    """Translate a text of the table."""
-    return QCoreApplication.translate("Actions", text)
+MENUS: Final = (
+    str(QT_TRANSLATE_NOOP("Menus", "Cell")),
+    str(QT_TRANSLATE_NOOP("Menus", "Weld")),
+    str(QT_TRANSLATE_NOOP("Menus", "Label")),
+    str(QT_TRANSLATE_NOOP("Menus", "Replay")),
+    str(QT_TRANSLATE_NOOP("Menus", "View")),
+)
 
 
 def make_actions(owner: QWidget) -> dict[str, QAction]:
     """Make the `QAction` of every row, with its key, as actions of `owner`; by name."""
     actions = {}
     for spec in ACTIONS:
-        action = QAction(translated(spec.text), owner)
+        action = QAction(spec.words, owner)
         action.setObjectName(spec.name)
         action.setShortcut(QKeySequence(spec.key))
         action.setShortcutContext(Qt.ShortcutContext.WindowShortcut)
         action.setAutoRepeat(spec.menu == "Replay")
         action.setCheckable(spec.checkable)
-        action.setToolTip(f"{translated(spec.tip)} ({spec.key})")
+        action.setToolTip(f"{spec.explained} ({spec.key})")
         owner.addAction(action)
         actions[spec.name] = action
     return actions
@@ -185,6 +215,6 @@ def make_button(action: QAction, *, main: bool = False) -> QToolButton:
     button = QToolButton()
     button.setDefaultAction(action)
     button.setObjectName(f"button_{action.objectName()}")
-    button.setAccessibleName(translated(next(spec.tip for spec in ACTIONS if spec.name == action.objectName())))
+    button.setAccessibleName(next(spec.explained for spec in ACTIONS if spec.name == action.objectName()))
     button.setProperty("role", "main" if main else "plain")
     return button

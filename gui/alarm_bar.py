@@ -75,7 +75,7 @@ class AlarmBar(QFrame):
             return
         errors = [alarm for alarm in self._latched.values() if alarm.level == "error"]
         newest = (errors or list(self._latched.values()))[-1]
-        word = self.tr("ERROR") if errors else self.tr("WARNING")
+        word = self.tr("ALARM") if errors else self.tr("WARNING")
         more = self.tr("   (and {0} more)").format(len(self._latched) - 1) if len(self._latched) > 1 else ""
         self._text.setText(f"▲ {word}: {newest.text}{more}")
         self._text.setToolTip("\n".join(f"{alarm.utc}  {alarm.text}" for alarm in self._latched.values()))

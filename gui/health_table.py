@@ -8,6 +8,7 @@ from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QPointF, QRectF, 
 from PySide6.QtGui import QColor, QIcon, QPainter, QPen
 from PySide6.QtWidgets import (
     QAbstractItemView,
+    QBoxLayout,
     QFrame,
     QHBoxLayout,
     QHeaderView,
@@ -29,6 +30,7 @@ _HISTORY: Final = 60
 _HISTORY_ROLE: Final = int(Qt.ItemDataRole.UserRole)
 _OLD_S: Final = 2.0
 _ROW_PX: Final = 22
+_ROOMY_ROW_PX: Final = 42
 
 
 class HealthTable(QFrame):
@@ -40,12 +42,22 @@ class HealthTable(QFrame):
         self.setObjectName("health_panel")
         self.setProperty("role", "panel")
         self._history: dict[str, deque[float]] = {}
+        self._chunk = ""
         self.table = QTableWidget(0, 7)
         self.table.setObjectName("health_table")
         self.table.setAccessibleName(self.tr("Health of the streams"))
         self.table.setToolTip(self.tr("State, rate, losses, age and clock of every stream"))
-        headers = ("Stream", "State", "Rate", "Lost", "Age", "Clock offset", "Trend")
-        self.table.setHorizontalHeaderLabels([self.tr(header) for header in headers])
+        self.table.setHorizontalHeaderLabels(
+            [
+                self.tr("Stream"),
+                self.tr("State"),
+                self.tr("Rate"),
+                self.tr("Lost"),
+                self.tr("Age"),
+                self.tr("Clock offset"),
+                self.tr("Trend"),
+            ]
+        )
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
         self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.table.setFocusPolicy(Qt.FocusPolicy.NoFocus)
@@ -72,21 +84,44 @@ class HealthTable(QFrame):
         self.buffer.setFixedSize(120, 14)
         self.buffer.setTextVisible(False)
         self._fill = self._line("write_buffer_fill", self.buffer.toolTip())
-        bottom = QHBoxLayout()
-        bottom.setSpacing(8)
-        bottom.addWidget(self._fill)
-        bottom.addWidget(self.buffer)
-        bottom.addWidget(self.disk, 1)
+        queue = QHBoxLayout()
+        queue.setSpacing(8)
+        queue.addWidget(self._fill)
+        queue.addWidget(self.buffer)
+        queue.addStretch(1)
+        self._top = QBoxLayout(QBoxLayout.Direction.LeftToRight)
+        self._top.addWidget(self.detector, 1)
+        self._top.addWidget(self.lag)
+        self._bottom = QBoxLayout(QBoxLayout.Direction.LeftToRight)
+        self._bottom.addLayout(queue)
+        self._bottom.addWidget(self.disk, 1)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(8, 2, 8, 4)
-        layout.setSpacing(0)
+        layout.setSpacing(2)
         layout.addWidget(self.table)
-        top = QHBoxLayout()
-        top.addWidget(self.detector, 1)
-        top.addWidget(self.lag)
-        layout.addLayout(top)
-        layout.addLayout(bottom)
+        layout.addLayout(self._top)
+        layout.addLayout(self._bottom)
+        layout.addStretch(1)
         self.show_status(None)
+
+    def set_roomy(self, roomy: bool) -> None:
+        """Spread rows and lines where there is room for them."""
+        direction = QBoxLayout.Direction.TopToBottom if roomy else QBoxLayout.Direction.LeftToRight
+        for lines in (self._top, self._bottom):
+            lines.setDirection(direction)
+            lines.setSpacing(8)
+        self.table.verticalHeader().setDefaultSectionSize(_ROOMY_ROW_PX if roomy else _ROW_PX)
+        for label in (self.detector, self.lag, self.disk, self._fill):
+            label.setProperty("role", "secondary" if roomy else "small")
+            label.style().unpolish(label)
+            label.style().polish(label)
+        self._fit_table()
+
+    def _fit_table(self) -> None:
+        rows, height = self.table.rowCount(), self.table.verticalHeader().defaultSectionSize()
+        top = self.table.horizontalHeader().sizeHint().height() + 2
+        self.table.setMinimumHeight(min(4, rows) * height + top + 4)
+        self.table.setMaximumHeight(rows * height + top + 4)
 
     def _line(self, name: str, tip: str) -> QLabel:
         label = QLabel()
@@ -100,16 +135,13 @@ class HealthTable(QFrame):
         """Show a status; None: nothing is known now, which is shown as that, not as the last known."""
         streams = status.streams if status else []
         self.table.setRowCount(max(1, len(streams)))
-        rows = self.table.rowCount()
-        top = self.table.horizontalHeader().sizeHint().height() + 2
-        self.table.setMinimumHeight(min(4, rows) * _ROW_PX + top + 4)
-        self.table.setMaximumHeight(rows * _ROW_PX + top + 4)
+        self._fit_table()
         if not streams:
             self._fill_row(0, [self.tr("no streams known"), "", "", "", "", "", ""], None)
         for row, stream in enumerate(streams):
             history = self._history.setdefault(stream.name, deque(maxlen=_HISTORY))
             history.append(stream.rate_hz if stream.state == "streaming" else 0.0)
-            self._fill_stream(row, stream, list(history))
+            self._fill_stream(row, stream, list(history), replay=status is not None and status.replay is not None)
         if status is None:
             self.detector.setText(self.tr("Detector: unknown"))
             self.disk.setText(self.tr("Disk: unknown"))
@@ -120,16 +152,23 @@ class HealthTable(QFrame):
         self.buffer.setValue(round(100 * status.write_buffer))
         full = status.write_buffer > 0.5
         chunk = WARNING if full else self.palette().placeholderText().color().name()
-        self.buffer.setStyleSheet(f"QProgressBar::chunk {{ background: {chunk}; }}")
+        if chunk != self._chunk:
+            self._chunk = chunk
+            self.buffer.setStyleSheet(f"QProgressBar::chunk {{ background: {chunk}; }}")
         free = self.tr("{0:.0f} GB free").format(status.disk_free_bytes / 1e9)
         left = self.tr("time left unknown") if status.disk_left_s is None else _left(status.disk_left_s)
-        self.disk.setText(self.tr("Disk: {0}, {1}").format(free, left))
+        replay = status.replay is not None
+        self.disk.setText(
+            self.tr("Disk: nothing is recorded") if replay else self.tr("Disk: {0}, {1}").format(free, left)
+        )
         self.detector.setText(self._detector_line(status))
 
     def show_screen(self, latency_ms: Mapping[str, float] | None, lost: int, drawn_hz: float) -> None:
         """Show how far the screen lags and what was lost on the way to it."""
-        if latency_ms is None:
-            words = self.tr("Screen: no picture yet")
+        if latency_ms is None and drawn_hz == 0:
+            words = self.tr("Screen: no pictures now")
+        elif latency_ms is None:
+            words = self.tr("Screen: {0:.0f} pictures/s").format(drawn_hz)
         else:
             words = self.tr("Screen: {0:.0f} ms behind (95 %: {1:.0f}), {2:.0f} pictures/s").format(
                 latency_ms["p50"], latency_ms["p95"], drawn_hz
@@ -142,26 +181,27 @@ class HealthTable(QFrame):
     def _detector_line(self, status: CellStatus) -> str:
         detector = status.detector
         words = self.tr("Detector: {0} {1}").format(detector.name, detector.state)
-        if detector.latency_ms is not None:
+        if detector.latency_ms is not None and status.replay is None:
             words += self.tr(", {0:.0f} ms (95 %: {1:.0f})").format(*detector.latency_ms)
-        if status.transport_lost:
-            words += self.tr(", {0} messages lost on the way to it").format(status.transport_lost)
         return f"{words}: {detector.problem}" if detector.problem else words
 
-    def _fill_stream(self, row: int, stream: StreamStatus, history: list[float]) -> None:
+    def _fill_stream(self, row: int, stream: StreamStatus, history: list[float], *, replay: bool) -> None:
         flows = stream.state == "streaming"
         photos = stream.modality == "post_images"
         late = flows and not photos and stream.age_s is not None and stream.age_s > _OLD_S
         shape = Shape.PENDING if late or stream.state == "opening" else Shape.GO if flows else Shape.NO_GO
         if stream.state == "closed":
             shape = Shape.NO_DATA
-        words = self.tr("silent") if late else self.tr("ok") if flows else stream.state.upper()
+        states = {"lost": self.tr("LOST"), "opening": self.tr("OPENING"), "closed": self.tr("CLOSED")}
+        words = self.tr("silent") if late else self.tr("ok") if flows else states.get(stream.state, stream.state)
         rate = self.tr("{0} photos").format(stream.received) if photos else f"{stream.rate_hz:.1f} Hz"
         if not photos and stream.modality == "audio" and stream.rate_hz >= 1000:
             rate = f"{stream.rate_hz / 1000:.2f} kHz"
+        if replay and not photos and not stream.rate_hz:
+            rate = "–"
         age = "–" if stream.age_s is None else _age(stream.age_s)
         cells = [
-            stream.name + ("" if stream.required else self.tr(" (optional)")),
+            stream.name + ("" if stream.required or replay else self.tr(" (optional)")),
             words,
             rate,
             str(stream.dropped),

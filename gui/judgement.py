@@ -10,8 +10,12 @@ from gui.shapes import Shape
 from recordings.status import CellStatus, WeldStatus
 from recordings.verdict import Verdict, VerdictWord
 
+translate = QCoreApplication.translate
+
 STALE_S: Final = 1.5
 """A status older than this (it comes four times a second) means that the capture process is gone."""
+
+_LEAST_SHOWN: Final = 0.05
 
 SHAPES: Final[dict[VerdictWord, Shape]] = {"GO": Shape.GO, "NO-GO": Shape.NO_GO, "NO DATA": Shape.NO_DATA}
 
@@ -56,38 +60,59 @@ def judge_screen(status: CellStatus | None, age_s: float, verdicts: Mapping[str,
         verdicts: The newest verdict per weld key.
     """
     if status is None:
-        return _no_data(_tr("connecting to the cell ({0:.0f} s)").format(age_s))
+        return _no_data(translate("Judgement", "connecting to the cell ({0:.0f} s)").format(age_s))
     if age_s > STALE_S:
-        return _no_data(_tr("capture process is gone: no word from it for {0:.0f} s").format(age_s))
+        return _no_data(translate("Judgement", "capture process is gone: no word from it for {0:.0f} s").format(age_s))
     weld = current_weld(status)
     if weld is None:
         if status.recording:
-            return _no_data(_tr("a weld begins"), pending=True)
-        return _no_data(_tr("no weld yet; armed") if status.armed else _tr("no weld yet; not armed"))
+            return _no_data(translate("Judgement", "a weld begins"), pending=True)
+        return _no_data(
+            translate("Judgement", "no weld yet; armed")
+            if status.armed
+            else translate("Judgement", "no weld yet; not armed")
+        )
     if weld.phase == "failed":
-        return _no_data(weld.problem or _tr("the recording failed"), weld)
+        return _no_data(weld.problem or translate("Judgement", "the recording failed"), weld)
     if (problem := _detector_problem(status)) is not None:
         return _no_data(problem, weld)
     if weld.phase == "welding" and (lost := _lost_streams(status)):
-        return _no_data(_tr("lost while welding: {0}").format(", ".join(lost)), weld)
+        return _no_data(translate("Judgement", "lost while welding: {0}").format(", ".join(lost)), weld)
     verdict = verdicts.get(weld.key)
     if verdict is None:
         if weld.phase == "judged":
-            return _no_data(_tr("no verdict was given for this weld"), weld)
-        return _no_data(_tr("judging; no verdict yet"), weld, pending=True)
+            return _no_data(translate("Judgement", "no verdict was given for this weld"), weld)
+        return _no_data(translate("Judgement", "judging; no verdict yet"), weld, pending=True)
     if verdict.final and weld.phase != "welding":
-        reason = (
-            _tr("process only, photos pending; {0}").format(verdict.reason)
-            if verdict.photos_pending
-            else verdict.reason
-        )
+        reason = f"{_photos(weld)}; {verdict.reason}" if verdict.photos_pending else verdict.reason
         return Shown(word=verdict.word, shape=SHAPES[verdict.word], reason=reason, weld=weld, verdict=verdict)
-    so_far = _tr("still welding") if weld.phase == "welding" else _tr("not final")
+    so_far = translate("Judgement", "still welding") if weld.phase == "welding" else translate("Judgement", "not final")
     if weld.phase != "welding" and verdict.photos_pending:
-        so_far = _tr("process only, photos pending ({0} of {1})").format(weld.photos, weld.photos_expected)
+        so_far = _photos(weld)
     return Shown(
         word=verdict.word, shape=Shape.PENDING, reason=f"{so_far}; {verdict.reason}", weld=weld, verdict=verdict
     )
+
+
+def _photos(weld: WeldStatus) -> str:
+    return translate("Judgement", "{0} of {1} photos are here").format(weld.photos, weld.photos_expected)
+
+
+def contribution_words(verdict: Verdict) -> list[str]:
+    """Say which modalities raised the score, and by how much, the largest first."""
+    raised = sorted(verdict.contributions.items(), key=lambda item: -item[1])
+    return [f"{modality_words(modality)} +{by:.1f}" for modality, by in raised if by >= _LEAST_SHOWN]
+
+
+def modality_words(modality: str) -> str:
+    """Call a modality by what stands in the cell."""
+    words = {
+        "video": translate("Judgement", "video"),
+        "audio": translate("Judgement", "sound"),
+        "sensors": translate("Judgement", "sensors"),
+        "post_images": translate("Judgement", "photos"),
+    }
+    return words[modality]
 
 
 def _no_data(reason: str, weld: WeldStatus | None = None, *, pending: bool = False) -> Shown:
@@ -99,9 +124,9 @@ def _detector_problem(status: CellStatus) -> str | None:
     if detector.state == "ready":
         return None
     words = {
-        "absent": _tr("the detector is not running"),
-        "starting": _tr("the detector is starting"),
-        "failed": _tr("the detector failed"),
+        "absent": translate("Judgement", "the detector is not running"),
+        "starting": translate("Judgement", "the detector is starting"),
+        "failed": translate("Judgement", "the detector failed"),
     }
     return f"{words[detector.state]}: {detector.problem}" if detector.problem else words[detector.state]
 
@@ -113,7 +138,3 @@ def _lost_streams(status: CellStatus) -> list[str]:
         for stream in status.streams
         if stream.required and stream.modality != "post_images" and stream.state != "streaming"
     ]
-
-
-def _tr(text: str) -> str:
-    return QCoreApplication.translate("Judgement", text)

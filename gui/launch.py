@@ -64,7 +64,7 @@ def run_gui(
     window.page.painted.connect(painted)
     hooks = report_exceptions(window)
     old_signals = {kind: signal.signal(kind, lambda *_: app.exit(0)) for kind in (signal.SIGINT, signal.SIGTERM)}
-    window.show()
+    window.appear()
     if for_s is not None:
         QTimer.singleShot(round(for_s * 1000), lambda: app.exit(0))
     began_s, began_cpu_s = time.monotonic(), time.process_time()

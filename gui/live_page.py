@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import numpy as np
 from PySide6.QtCore import Signal
-from PySide6.QtGui import QAction, QPaintEvent
-from PySide6.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout
+from PySide6.QtGui import QAction, QPaintEvent, QResizeEvent
+from PySide6.QtWidgets import QBoxLayout, QHBoxLayout, QLabel, QVBoxLayout
 
 from acquisition.packet import Packet
 from acquisition.transport import Reply
@@ -17,6 +17,7 @@ from gui.alarm_bar import AlarmBar
 from gui.camera_view import CameraView
 from gui.health_table import HealthTable
 from gui.judgement import STALE_S, Shown, judge_screen
+from gui.part_dialog import PartDialog
 from gui.record_bar import RecordBar
 from gui.record_state import BORDER_PX, RecordBorder, RecordState
 from gui.theme import GRID_PX
@@ -29,6 +30,8 @@ from recordings.status import CellStatus
 from recordings.verdict import Score, Verdict
 
 NOTICE_S: Final = 8.0
+WIDE_PX: Final = 1600
+"""From this width on health and welds stand side by side, and the time axis gets the height."""
 
 
 class LivePage(RecordBorder):
@@ -51,7 +54,6 @@ class LivePage(RecordBorder):
         self._status: CellStatus | None = None
         self._status_s = self._started_s
         self._verdicts: dict[str, Verdict] = {}
-        self._running: dict[str, float] = {}
         self._drawn: deque[tuple[float, int]] = deque(maxlen=46)
         self._notice_s = -NOTICE_S
         self._connected = False
@@ -60,7 +62,7 @@ class LivePage(RecordBorder):
         self.lost_messages = 0
         self.verdict_tile = VerdictTile()
         self.score_bar = ScoreBar()
-        self.weld_info = WeldInfo(actions["devices"])
+        self.weld_info = WeldInfo(actions["devices"], actions["part"])
         self.record_state = RecordState()
         self.alarms = AlarmBar(actions["acknowledge"])
         self.camera = CameraView(actions["blob"], actions["freeze"])
@@ -78,6 +80,7 @@ class LivePage(RecordBorder):
         self._lay_out()
         actions["acknowledge"].triggered.connect(self._acknowledge)
         actions["freeze"].toggled.connect(self._freeze)
+        actions["part"].triggered.connect(self._edit_part)
         self.bar.command.connect(self.command)
         self.welds.selected.connect(lambda _key: self.bar.show_status(self._fresh(), self.welds.chosen))
         self._show_state(None)
@@ -93,22 +96,22 @@ class LivePage(RecordBorder):
         strip.addWidget(self.path, 1)
         strip.addWidget(self.notice)
         strip.addWidget(self._frozen)
-        right = QVBoxLayout()
-        right.addWidget(self.health)
-        right.addWidget(self.welds, 1)
+        self._tables = QBoxLayout(QBoxLayout.Direction.TopToBottom)
+        self._tables.addWidget(self.health)
+        self._tables.addWidget(self.welds, 1)
         body = QHBoxLayout()
         body.addWidget(self.camera, 1)
-        body.addLayout(right, 1)
+        body.addLayout(self._tables, 1)
         page = QVBoxLayout(self)
         page.setContentsMargins(BORDER_PX + 6, BORDER_PX + 4, BORDER_PX + 6, BORDER_PX + 6)
         page.setSpacing(GRID_PX)
-        for layout in (header, strip, body):
+        for layout in (header, strip, body, self._tables):
             layout.setSpacing(GRID_PX)
         page.addLayout(header)
         page.addWidget(self.alarms)
         page.addLayout(strip)
-        page.addLayout(body, 3)
-        page.addWidget(self.timeline, 2)
+        page.addLayout(body, 5)
+        page.addWidget(self.timeline, 6)
         page.addWidget(self.bar)
 
     @property
@@ -130,7 +133,6 @@ class LivePage(RecordBorder):
             self._take_status(message)
         elif isinstance(message, Score):
             self._tracks.take_score(message)
-            self._running[message.weld] = message.weld_score
         elif isinstance(message, Verdict):
             self._tracks.take_verdict(message)
             self._verdicts[message.weld] = message
@@ -156,10 +158,9 @@ class LivePage(RecordBorder):
 
     def _take_status(self, status: CellStatus) -> None:
         self._status, self._status_s = status, self._clock()
-        self._tracks.take_status(status)
+        if self._tracks.take_status(status):
+            self.camera.forget()
         self._verdicts = {weld.key: weld.verdict for weld in status.welds if weld.verdict is not None}
-        listed = {weld.key for weld in status.welds} | {status.weld}
-        self._running = {key: score for key, score in self._running.items() if key in listed}
         self.camera.set_streams([stream.name for stream in status.streams if stream.modality == "video"])
         self.alarms.latch(status.alarms)
         self._connected = True
@@ -177,6 +178,8 @@ class LivePage(RecordBorder):
             self.path.setText(self.tr("Not known where anything is recorded"))
         elif status.recording and status.path:
             self.path.setText(self.tr("Writing to {0}").format(status.path))
+        elif status.replay is not None and status.welds:
+            self.path.setText(self.tr("Replay of {0}; nothing is recorded").format(status.welds[0].path))
         elif status.welds:
             self.path.setText(self.tr("Last weld in {0}").format(status.welds[0].path))
         else:
@@ -194,7 +197,7 @@ class LivePage(RecordBorder):
 
     def _running_score(self, shown: Shown) -> float | None:
         """Give the newest running score while the verdict is open; afterwards the verdict's own counts."""
-        return self._running.get(shown.weld.key) if shown.provisional and shown.weld else None
+        return self._tracks.running_score(shown.weld.key) if shown.provisional and shown.weld else None
 
     def tick(self) -> None:
         """Move everything on that moves by time alone; called 15 times a second."""
@@ -212,8 +215,12 @@ class LivePage(RecordBorder):
             self._show_verdict()
         status = self._fresh()
         self.record_state.show_status(status, age_s)
+        replay = status.replay if status else None
         self.camera.tick(
-            self._camera_problem(), connected=self._connected, timed=status is None or status.replay is None
+            self._camera_problem(),
+            connected=self._connected,
+            timed=replay is None,
+            paused=replay is not None and not replay.playing,
         )
         self.timeline.show_until(self._now_ns(age_s))
         self._drawn.append((now_s, self.camera.drawn))
@@ -259,10 +266,27 @@ class LivePage(RecordBorder):
         if self.alarms.acknowledge():
             self.command.emit("acknowledge", {"number": 0})
 
+    def _edit_part(self) -> None:
+        status = self._fresh()
+        if status is not None:
+            dialog = PartDialog(status.metadata, self)
+            dialog.chosen.connect(lambda metadata: self.command.emit("metadata", metadata))
+            dialog.open()
+
     def _freeze(self, frozen: bool) -> None:
         self.camera.frozen = frozen
         self.timeline.freeze(frozen)
         self._frozen.setVisible(frozen)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Put health and welds side by side where there is room."""
+        super().resizeEvent(event)
+        wide = self.width() >= WIDE_PX
+        self._tables.setDirection(QBoxLayout.Direction.LeftToRight if wide else QBoxLayout.Direction.TopToBottom)
+        self._tables.setStretch(0, 5 if wide else 0)
+        self._tables.setStretch(1, 6 if wide else 1)
+        self.health.set_roomy(wide)
+        self.record_state.set_roomy(wide)
 
     def paintEvent(self, event: QPaintEvent) -> None:
         """Paint the border; report the first time."""

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from PySide6.QtCore import QSettings, Qt, QTimer, Signal
+from PySide6.QtCore import QByteArray, QCoreApplication, QSettings, Qt, QTimer, Signal
 from PySide6.QtGui import QAction, QCloseEvent
 from PySide6.QtWidgets import QApplication, QMainWindow, QMessageBox
 
 from acquisition.transport import Reply
-from gui.actions import ACTIONS, MENUS, make_actions, translated
+from gui.actions import ACTIONS, MENUS, make_actions
 from gui.cell_link import CellLink
 from gui.devices_dialog import DevicesDialog
 from gui.live_page import LivePage
@@ -71,7 +71,7 @@ class MainWindow(QMainWindow):
 
     def _make_menus(self) -> None:
         for name in MENUS:
-            menu = self.menuBar().addMenu(translated(name))
+            menu = self.menuBar().addMenu(QCoreApplication.translate("Menus", name))
             menu.setObjectName(f"menu_{name.lower()}")
             menu.setToolTipsVisible(True)
             for spec in ACTIONS:
@@ -87,6 +87,7 @@ class MainWindow(QMainWindow):
         link.failed.connect(page.fail)
         self.trouble.connect(page.fail)
         page.command.connect(link.send)
+        page.painted.connect(lambda: QTimer.singleShot(0, page.camera.prepare))
         actions["devices"].triggered.connect(self._show_devices)
         actions["devices"].setEnabled(bool(self._devices_command))
         actions["full_screen"].toggled.connect(self._fill_screen)
@@ -114,11 +115,21 @@ class MainWindow(QMainWindow):
             apply_theme(app, LIGHT if light else DARK)
         self._settings.setValue("light", "true" if light else "false")
 
+    def appear(self) -> None:
+        """Show the window where it was last; the first time, as large as the screen."""
+        geometry = self._settings.value("geometry")
+        if not isinstance(geometry, QByteArray) or not self.restoreGeometry(geometry):
+            # Both, for without a window manager nobody would make a maximised window any larger.
+            self.setGeometry(self.screen().availableGeometry())
+            self.setWindowState(Qt.WindowState.WindowMaximized)
+        self.show()
+
     def _fill_screen(self, full: bool) -> None:
-        if full:
-            self.showFullScreen()
-        else:
-            self.showNormal()
+        self.setWindowState(
+            self.windowState() | Qt.WindowState.WindowFullScreen
+            if full
+            else self.windowState() & ~Qt.WindowState.WindowFullScreen
+        )
 
     def _show_devices(self) -> None:
         DevicesDialog(self._devices_command, self).show()
@@ -143,6 +154,7 @@ class MainWindow(QMainWindow):
 
     def shut(self) -> None:
         """Stop the timers and the link; may be called twice."""
+        self._settings.setValue("geometry", self.saveGeometry())
         self._tick.stop()
         if self._watch is not None:
             self._watch.stop()

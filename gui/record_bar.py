@@ -4,9 +4,11 @@ from typing import Final
 
 from PySide6.QtCore import QTimer, Signal
 from PySide6.QtGui import QAction
-from PySide6.QtWidgets import QComboBox, QHBoxLayout, QLabel, QLineEdit, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QLineEdit, QWidget
 
 from gui.actions import make_button
+from gui.chooser import Chooser
+from gui.class_words import class_words
 from recordings.status import CellStatus, ReplayStatus
 from recordings.verdict import CLASSES
 
@@ -59,14 +61,12 @@ class RecordBar(QWidget):
         self._connect()
         self.show_status(None, None)
 
-    def _make_labels(self) -> QComboBox:
-        chooser = QComboBox()
-        chooser.setObjectName("label_chooser")
-        chooser.setAccessibleName(self.tr("Label of the weld"))
-        chooser.setToolTip(self.tr("What the weld really is, for training (0-9, Alt+0, Alt+1)"))
+    def _make_labels(self) -> Chooser:
+        tip = self.tr("What the weld really is, for training (0-9, Alt+0, Alt+1)")
+        chooser = Chooser("label_chooser", self.tr("Label of the weld"), tip)
         chooser.addItem(self.tr("Label: unknown"), -1)
-        for i, name in enumerate(CLASSES):
-            chooser.addItem(f"{i}  {name.replace('_', ' ')}", i)
+        for i in range(len(CLASSES)):
+            chooser.addItem(class_words(i), i)
         chooser.setMinimumWidth(208)
         chooser.setMaximumWidth(280)
         chooser.activated.connect(lambda row: self._label(int(chooser.itemData(row))))
@@ -133,7 +133,8 @@ class RecordBar(QWidget):
             self._actions["mark"].setEnabled(live and status.recording)
             self._actions["arm"].setChecked(status.armed)
             self._show_label(status)
-        self.labels.setEnabled(weld is not None and status is not None)
+        self.labels.setEnabled(live and weld is not None)
+        self.labels.setVisible(replay is None)
         for i in range(len(CLASSES)):
             self._actions[f"label_{i}"].setEnabled(self.labels.isEnabled())
         for line in (self.operator, self.note):

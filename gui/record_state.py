@@ -3,15 +3,18 @@
 from datetime import datetime
 from typing import Final
 
-from PySide6.QtCore import QRectF, QSize, Qt
+from PySide6.QtCore import QRectF, Qt
 from PySide6.QtGui import QColor, QPainter, QPaintEvent, QPen
-from PySide6.QtWidgets import QSizePolicy, QWidget
+from PySide6.QtWidgets import QWidget
 
-from gui.theme import LARGE_PX, TEXT_PX, WARNING, plain_font, readable_on
+from gui.theme import INFORMATION, LARGE_PX, TEXT_PX, VERDICT_PX, WARNING, plain_font, readable_on
 from gui.verdict_tile import HEIGHT_PX
 from recordings.status import CellStatus
 
 BORDER_PX: Final = 10
+_NARROW_PX: Final = 192
+_ROOMY_PX: Final = 272
+_DOT_PX: Final = 32
 
 
 class RecordBorder(QWidget):
@@ -50,25 +53,28 @@ class RecordState(QWidget):
         super().__init__()
         self.setObjectName("record_state")
         self.setToolTip(self.tr("What the recorder does now"))
-        self.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
         self.word = ""
         self.detail = ""
         self._recording = False
+        self._ground: str | None = None
+        self.set_roomy(False)
         self.show_status(None, 0.0)
 
-    def sizeHint(self) -> QSize:
-        """Ask for room for the words."""
-        return QSize(192, HEIGHT_PX)
+    def set_roomy(self, roomy: bool) -> None:
+        """Take as much width as every word fills when written large, or just what REC needs."""
+        self.setFixedSize(_ROOMY_PX if roomy else _NARROW_PX, HEIGHT_PX)
 
     def show_status(self, status: CellStatus | None, since_s: float) -> None:
         """Show what a status says that came `since_s` seconds ago; None if it is stale or there is none."""
         self._recording = status is not None and status.recording
+        self._ground = WARNING if self._recording else None
         if status is None:
             self.word, self.detail = self.tr("UNKNOWN"), self.tr("not connected")
         elif status.recording:
             self.word, self.detail = self.tr("REC"), _minutes(_recorded_s(status) + since_s)
         elif status.replay is not None:
             self.word, self.detail = self.tr("REPLAY"), self.tr("not recording")
+            self._ground = INFORMATION
         elif status.armed:
             self.word, self.detail = self.tr("ARMED"), self.tr("the arc starts it")
         else:
@@ -81,21 +87,28 @@ class RecordState(QWidget):
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         palette = self.palette()
-        ground = QColor(WARNING) if self._recording else palette.base().color()
-        ink = readable_on(WARNING) if self._recording else palette.text().color()
+        ground = QColor(self._ground) if self._ground else palette.base().color()
+        ink = readable_on(self._ground) if self._ground else palette.text().color()
         painter.setPen(QPen(palette.mid().color()))
         painter.setBrush(ground)
         painter.drawRoundedRect(QRectF(self.rect()).adjusted(0.5, 0.5, -0.5, -0.5), 4, 4)
-        dot = QRectF(16, 18, 28, 28)
+        dot = QRectF(14, 20, _DOT_PX, _DOT_PX)
         painter.setPen(QPen(ink, 3))
         painter.setBrush(ink if self._recording else Qt.BrushStyle.NoBrush)
         painter.drawEllipse(dot)
         painter.setPen(ink)
-        painter.setFont(plain_font(LARGE_PX, bold=True))
-        painter.drawText(QRectF(54, 14, self.width() - 56, 36), Qt.AlignmentFlag.AlignVCenter, self.word)
-        painter.setFont(plain_font(32 if self._recording else TEXT_PX, bold=self._recording))
-        painter.drawText(QRectF(16, 56, self.width() - 24, 48), Qt.AlignmentFlag.AlignVCenter, self.detail)
+        _draw(painter, QRectF(_DOT_PX + 24, 8, self.width() - _DOT_PX - 28, 56), self.word)
+        _draw(painter, QRectF(16, 66, self.width() - 20, 56), self.detail)
         painter.end()
+
+
+def _draw(painter: QPainter, room: QRectF, words: str) -> None:
+    """Write in the largest size that fits."""
+    for pixels in (VERDICT_PX, LARGE_PX, TEXT_PX):
+        painter.setFont(plain_font(pixels, bold=pixels != TEXT_PX))
+        if painter.fontMetrics().horizontalAdvance(words) <= room.width():
+            break
+    painter.drawText(room, Qt.AlignmentFlag.AlignVCenter, words)
 
 
 def _recorded_s(status: CellStatus) -> float:

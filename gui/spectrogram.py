@@ -28,6 +28,11 @@ class SpectrogramRing:
         self._window = np.zeros(0)
         self._edges = np.zeros(0, np.int64)
 
+    @property
+    def highest_hz(self) -> float:
+        """Upper end of the axis; 0 before the first sound."""
+        return self._rate_hz / 2
+
     def clear(self) -> None:
         """Forget everything."""
         self._column.fill(-1)

@@ -102,7 +102,19 @@ def plain_font(pixels: int, *, bold: bool = False) -> QFont:
 
 def readable_on(colour: str) -> QColor:
     """Give black or white, whichever is easier to read on `colour`."""
-    return QColor("#111315") if QColor(colour).lightnessF() > 0.42 else QColor("#FFFFFF")
+    return max((QColor("#111315"), QColor("#FFFFFF")), key=lambda ink: contrast(ink, QColor(colour)))
+
+
+def contrast(one: QColor, other: QColor) -> float:
+    """Give the contrast of two colours as WCAG 2 counts it: 1 is none, text needs 4.5."""
+    darker, brighter = sorted((_luminance(one), _luminance(other)))
+    return (brighter + 0.05) / (darker + 0.05)
+
+
+def _luminance(colour: QColor) -> float:
+    parts = (colour.redF(), colour.greenF(), colour.blueF())
+    linear = [c / 12.92 if c <= 0.04045 else float(((c + 0.055) / 1.055) ** 2.4) for c in parts]
+    return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
 def _style_sheet(theme: Theme) -> str:
@@ -114,8 +126,10 @@ def _style_sheet(theme: Theme) -> str:
     QLabel[role="small"] {{ color: {theme.secondary}; font-size: {SMALL_PX}px; }}
     QLabel[role="large"] {{ font-size: {LARGE_PX}px; }}
     QLabel[role="title"] {{ color: {theme.secondary}; font-size: {SMALL_PX}px; font-weight: bold; }}
+    QLabel[role="huge"] {{ font-size: {VERDICT_PX}px; font-weight: bold; }}
+    QLabel[role="over"] {{ font-size: {LARGE_PX}px; font-weight: bold; background: transparent; }}
     QLabel[role="frozen"] {{ background: {WARNING}; color: #111315; font-weight: bold; padding: 2px 8px; }}
-    QLabel[role="simulated"] {{ background: {INFORMATION}; color: white; font-weight: bold; padding: 4px 12px; }}
+    QLabel[role="banner"] {{ background: {INFORMATION}; color: white; font-weight: bold; padding: 4px 12px; }}
     QFrame#alarm_bar[level="error"] {{ background: {NO_GO}; border-radius: 4px; }}
     QFrame#alarm_bar[level="warning"] {{ background: {WARNING}; border-radius: 4px; }}
     QFrame#alarm_bar QLabel {{ color: #111315; font-weight: bold; font-size: {LARGE_PX}px; }}
@@ -134,6 +148,7 @@ def _style_sheet(theme: Theme) -> str:
         background: {theme.panel}; color: {theme.text}; border: 1px solid {theme.secondary}; border-radius: 4px;
         min-height: {TOUCH_PX - 2}px; padding: 0px 8px;
     }}
+    QComboBox::drop-down {{ border: none; width: 24px; }}
     QComboBox:disabled, QLineEdit:disabled {{ color: {theme.disabled}; border-color: {theme.line}; }}
     QComboBox QAbstractItemView {{ background: {theme.panel}; color: {theme.text}; }}
     QComboBox QAbstractItemView::item {{ min-height: 40px; }}

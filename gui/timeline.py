@@ -5,23 +5,25 @@ from functools import lru_cache
 from typing import Final
 
 import numpy as np
-import pyqtgraph as pg
 from PySide6.QtCore import QCoreApplication, QEvent, QPointF, QRectF, Qt
-from PySide6.QtGui import QBrush, QColor, QImage, QMouseEvent, QPainter, QPaintEvent, QPen, qRgb
+from PySide6.QtGui import QBrush, QColor, QImage, QMouseEvent, QPainter, QPaintEvent, QPen, QPolygonF, qRgb
 from PySide6.QtWidgets import QSizePolicy, QWidget
 
-from gui.envelope import COLUMN_NS, COLUMNS, SPAN_S, EnvelopeRing, broken_line
+from gui.envelope import COLUMN_NS, SPAN_S, EnvelopeRing, broken_line
+from gui.score_track import paint_scores, score_range
 from gui.spectrogram import BANDS
 from gui.spectrogram import COLUMNS as PICTURE_COLUMNS
-from gui.theme import NO_GO, SMALL_PX, TEXT_PX, WARNING, plain_font
+from gui.theme import LARGE_PX, SMALL_PX, TEXT_PX, WARNING, plain_font
+from gui.track_scale import CLIPPED, break_columns, curve_range, range_words, value_words
 from gui.tracks import TRACKS, Tracks, TrackSpec
 
 LEFT_PX: Final = 112
-RIGHT_PX: Final = 104
+RIGHT_PX: Final = 184
 EVENTS_PX: Final = 20
 RULER_PX: Final = 20
-_BREAK_PERIODS: Final = 3.0
+_SCALE_PX: Final = 52
 _SHORTEST_GAP_PX: Final = 3.0
+_CURVE_MARGIN_PX: Final = 5.0
 
 
 class Timeline(QWidget):
@@ -43,6 +45,7 @@ class Timeline(QWidget):
         self._cursor_s: float | None = None
         self._small = plain_font(SMALL_PX)
         self._value = plain_font(TEXT_PX, bold=True)
+        self._large = plain_font(LARGE_PX, bold=True)
 
     def show_until(self, now_ns: int) -> None:
         """Move the right edge to cell time `now_ns` and repaint; nothing moves while frozen."""
@@ -81,13 +84,14 @@ class Timeline(QWidget):
         plot = QRectF(LEFT_PX, EVENTS_PX, self.width() - LEFT_PX - RIGHT_PX, self.height() - EVENTS_PX - RULER_PX)
         rows = self._rows(plot)
         self._paint_arcs(painter, plot)
+        self._paint_grid(painter, plot)
         for spec, row in rows:
             painter.setPen(QPen(palette.mid().color()))
             painter.drawLine(QPointF(0, row.bottom()), QPointF(self.width(), row.bottom()))
             if spec.kind == "spectrogram":
-                self._paint_spectrogram(painter, row)
+                self._paint_spectrogram(painter, row, spec)
             elif spec.kind == "score":
-                self._paint_scores(painter, row)
+                self._paint_scores(painter, row, spec)
             else:
                 ring = self._tracks.sound if spec.kind == "sound" else self._tracks.channels[spec.key]
                 self._paint_ring(painter, row, spec, ring)
@@ -133,76 +137,79 @@ class Timeline(QWidget):
             box = QRectF(left + 4, 0, right - left - 8, EVENTS_PX)
             painter.drawText(box, Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignRight, self.tr("arc"))
 
+    def _paint_grid(self, painter: QPainter, plot: QRectF) -> None:
+        """Draw a thin line every five seconds."""
+        line = QColor(self.palette().mid().color())
+        painter.setPen(QPen(line, 1))
+        for seconds in range(-int(SPAN_S), 1, 5):
+            x = plot.right() + seconds * self._px_per_s()
+            painter.drawLine(QPointF(x, plot.top()), QPointF(x, plot.bottom()))
+
     def _paint_ring(self, painter: QPainter, row: QRectF, spec: TrackSpec, ring: EnvelopeRing) -> None:
         columns, low, high = ring.columns(self._now_ns)
+        self._paint_clipped(painter, row, spec)
         if not len(columns):
             self._paint_absent(painter, row)
             return
-        least, most = (-1.0, 1.0) if spec.kind == "sound" else _nice_range(float(low.min()), float(high.max()))
-        if spec.kind == "sound":
-            peak = max(float(high.max()), -float(low.min()), 1e-3)
-            least, most = -peak, peak
-        period = self._tracks.periods_ns.get(spec.key, 1e9)
-        x, y = broken_line(columns, low, high, int(_BREAK_PERIODS * period / COLUMN_NS) + 1)
+        least, most = curve_range(spec, low, high)
+        x, y = broken_line(
+            columns, low.clip(least, most), high.clip(least, most), break_columns(self._tracks, spec.key)
+        )
         x_px = row.right() + (x * COLUMN_NS - self._now_ns) * (row.width() / SPAN_S / 1e9)
-        y_px = row.bottom() - 3 - (y - least) * ((row.height() - 6) / (most - least))
+        y_px = row.bottom() - _CURVE_MARGIN_PX - (y - least) * ((row.height() - 2 * _CURVE_MARGIN_PX) / (most - least))
         painter.setPen(QPen(self.palette().text().color(), 0))
-        painter.drawPath(pg.arrayToQPath(x_px, y_px, connect="finite"))
+        from pyqtgraph import arrayToQPath  # late: importing it takes longer than all else before the first window
+
+        painter.setBrush(Qt.BrushStyle.NoBrush)
+        painter.drawPath(arrayToQPath(x_px, y_px, connect="finite"))
+        self._paint_range(painter, row, spec, least, most)
+
+    def _paint_range(self, painter: QPainter, row: QRectF, spec: TrackSpec, least: float, most: float) -> None:
+        """Write the ends of a scale to the right of its row, as far as they fit."""
         painter.setFont(self._small)
         painter.setPen(self.palette().placeholderText().color())
-        if spec.kind != "sound" and row.height() >= 2.4 * SMALL_PX:
-            box = QRectF(row.left() - 44, row.top() + 1, 40, row.height() - 2)
-            painter.drawText(box, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignTop, f"{most:g}")
-            painter.drawText(box, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignBottom, f"{least:g}")
+        box = QRectF(row.right() + 4, row.top() + 1, _SCALE_PX - 4, row.height() - 2)
+        top, bottom = range_words(spec, least, most)
+        if row.height() < 2.4 * SMALL_PX:
+            painter.drawText(box, Qt.AlignmentFlag.AlignVCenter, top)
+            return
+        painter.drawText(box, Qt.AlignmentFlag.AlignTop, top)
+        painter.drawText(box, Qt.AlignmentFlag.AlignBottom, bottom)
+
+    def _paint_clipped(self, painter: QPainter, row: QRectF, spec: TrackSpec) -> None:
+        """Mark readings at the sensor's stop by a triangle at the upper edge: they are no values."""
+        painter.setPen(Qt.PenStyle.NoPen)
+        painter.setBrush(QColor(WARNING))
+        for t_ns in self._tracks.clipped.get(spec.key, ()):
+            if self._now_ns - SPAN_S * 1e9 < t_ns <= self._now_ns:
+                x, y = self._x(t_ns), row.top() + 2
+                painter.drawPolygon(QPolygonF([QPointF(x - 5, y + 8), QPointF(x + 5, y + 8), QPointF(x, y)]))
 
     def _paint_absent(self, painter: QPainter, row: QRectF) -> None:
-        if self._tracks.newest_ns is None:
-            return
+        if self._tracks.newest_ns is not None:
+            self._paint_words(painter, row, self.tr("nothing received in the last {0:.0f} s").format(SPAN_S))
+
+    def _paint_words(self, painter: QPainter, row: QRectF, words: str) -> None:
         painter.setFont(self._small)
         painter.setPen(self.palette().placeholderText().color())
-        painter.drawText(
-            row, Qt.AlignmentFlag.AlignCenter, self.tr("nothing received in the last {0:.0f} s").format(SPAN_S)
-        )
+        painter.drawText(row, Qt.AlignmentFlag.AlignCenter, words)
 
-    def _paint_spectrogram(self, painter: QPainter, row: QRectF) -> None:
+    def _paint_spectrogram(self, painter: QPainter, row: QRectF, spec: TrackSpec) -> None:
         picture = self._tracks.spectrogram.picture(self._now_ns)
         image = QImage(picture.data, PICTURE_COLUMNS, BANDS, PICTURE_COLUMNS, QImage.Format.Format_Indexed8)
         image.setColorTable(_grays(self.palette().base().color().rgb(), self.palette().text().color().rgb()))
         if picture.any():
             painter.drawImage(row.adjusted(0, 1, 0, -1), image)
+            self._paint_range(painter, row, spec, 0.0, self._tracks.spectrogram.highest_hz)
 
-    def _paint_scores(self, painter: QPainter, row: QRectF) -> None:
-        points = [p for p in self._tracks.scores if p.t_ns > self._now_ns - SPAN_S * 1e9]
-        if not points and self._tracks.newest_ns is None:
-            return
-        if not points:
-            painter.setFont(self._small)
-            painter.setPen(self.palette().placeholderText().color())
-            painter.drawText(
-                row, Qt.AlignmentFlag.AlignCenter, self.tr("no window scored in the last {0:.0f} s").format(SPAN_S)
-            )
-            return
-        thresholds = self._tracks.thresholds
-        most = max(max(p.score, p.weld_score, thresholds.get(p.weld, 0.0)) for p in points) * 1.15
-        least = min(0.0, *(p.score for p in points))
-        scale = (row.height() - 6) / max(1e-9, most - least)
-        text = self.palette().text().color()
-        for weld in dict.fromkeys(p.weld for p in points):
-            of_weld = [p for p in points if p.weld == weld]
-            threshold = thresholds.get(weld)
-            line = [QPointF(self._x(p.t_ns), row.bottom() - 3 - (p.weld_score - least) * scale) for p in of_weld]
-            painter.setPen(QPen(text, 2))
-            painter.drawPolyline(line)
-            for p, point in zip(of_weld, line, strict=True):
-                above = threshold is not None and p.score > threshold
-                painter.setPen(Qt.PenStyle.NoPen)
-                painter.setBrush(QColor(NO_GO) if above else text)
-                y = row.bottom() - 3 - (p.score - least) * scale
-                painter.drawRect(QRectF(point.x() - 3, y - 3, 6, 6))
-            if threshold is not None:
-                y = row.bottom() - 3 - (threshold - least) * scale
-                painter.setPen(QPen(QColor(NO_GO), 1, Qt.PenStyle.DashLine))
-                painter.drawLine(QPointF(max(row.left(), line[0].x() - 40), y), QPointF(line[-1].x() + 8, y))
+    def _paint_scores(self, painter: QPainter, row: QRectF, spec: TrackSpec) -> None:
+        points = [p for p in self._tracks.scores if self._now_ns - SPAN_S * 1e9 < p.t_ns <= self._now_ns]
+        if points:
+            thresholds = self._tracks.thresholds
+            paint_scores(painter, row, points, thresholds, self._x, self.palette().text().color())
+            self._paint_range(painter, row, spec, *score_range(points, thresholds))
+        elif self._tracks.newest_ns is not None:
+            self._paint_words(painter, row, self.tr("no window scored in the last {0:.0f} s").format(SPAN_S))
 
     def _paint_gaps(self, painter: QPainter, rows: list[tuple[TrackSpec, QRectF]]) -> None:
         """Hatch lost stretches with their reason; those of a stream without a track stand in the event lane."""
@@ -252,26 +259,10 @@ class Timeline(QWidget):
             painter.setPen(self.palette().text().color())
             title = QCoreApplication.translate("Tracks", spec.title)
             painter.drawText(QRectF(8, row.top(), LEFT_PX - 8, row.height()), middle, title)
-            value = self._value_at(spec, at_ns)
-            painter.setFont(self._value)
-            box = QRectF(row.right() + 8, row.top(), RIGHT_PX - 16, row.height())
-            painter.drawText(box, middle, f"{value} {spec.unit}" if value != "–" else value)
-
-    def _value_at(self, spec: TrackSpec, at_ns: int) -> str:
-        """Give the value at the cursor, or now; a dash where there is none."""
-        if spec.kind == "spectrogram":
-            return ""
-        if spec.kind == "score":
-            before = [p for p in self._tracks.scores if p.t_ns <= at_ns and at_ns - p.t_ns < 2 * SPAN_S * 1e9]
-            return f"{before[-1].weld_score:.2f}" if before else "–"
-        ring = self._tracks.sound if spec.kind == "sound" else self._tracks.channels[spec.key]
-        reach = int(_BREAK_PERIODS * self._tracks.periods_ns.get(spec.key, 1e9) / COLUMN_NS) + 40
-        value = ring.at(at_ns, min(reach, COLUMNS))
-        if value is None:
-            return "–"
-        if spec.kind == "sound":
-            return f"{20 * np.log10(max(abs(value), 1e-6)):.0f} dB"
-        return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+            value = value_words(self._tracks, spec, at_ns)
+            painter.setFont(self._large if row.height() >= LARGE_PX + 4 else self._value)
+            box = QRectF(row.right() + _SCALE_PX, row.top(), RIGHT_PX - _SCALE_PX - 4, row.height())
+            painter.drawText(box, middle, self.tr("clipped") if value == CLIPPED else value)
 
     def _paint_cursor(self, painter: QPainter, plot: QRectF) -> None:
         assert self._cursor_s is not None
@@ -283,16 +274,6 @@ class Timeline(QWidget):
         painter.setPen(self.palette().base().color())
         painter.setFont(self._small)
         painter.drawText(box, Qt.AlignmentFlag.AlignCenter, f"{self._cursor_s:.2f} s")
-
-
-def _nice_range(low: float, high: float) -> tuple[float, float]:
-    """Widen a range to round numbers, and to zero where that costs less than half of it."""
-    if low > 0 and low < high / 2:
-        low = 0.0
-    span = max(high - low, abs(high) * 0.02, 1e-3)
-    step = 10.0 ** np.floor(np.log10(span))
-    step = next(step * factor for factor in (0.2, 0.5, 1.0, 2.0) if span / (step * factor) <= 5.0)
-    return float(np.floor(low / step) * step), float(np.ceil(max(high, low + span) / step) * step)
 
 
 @lru_cache(maxsize=4)

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
-from PySide6.QtCore import QT_TRANSLATE_NOOP
+from PySide6.QtCore import QT_TRANSLATE_NOOP, QCoreApplication
 
 from acquisition.packet import ClockUpdate, Event, Packet, SampleBlock, SensorRows, StreamInfo
 from gui.envelope import EnvelopeRing
 from gui.spectrogram import SpectrogramRing
 from recordings.status import CellStatus, Gap
 from recordings.verdict import Score, Verdict
+from sync.arc import SATURATED_V, ArcConfig
 from sync.clock import ClockTable
 
 
@@ -27,12 +28,12 @@ class TrackSpec:
 
 
 TRACKS: Final[tuple[TrackSpec, ...]] = (
-    TrackSpec(key="sound", title=str(QT_TRANSLATE_NOOP("Tracks", "Sound")), unit="", share=1.1, kind="sound"),
+    TrackSpec(key="sound", title=str(QT_TRANSLATE_NOOP("Tracks", "Sound")), unit="dB", share=1.7, kind="sound"),
     TrackSpec(
-        key="spectrogram", title=str(QT_TRANSLATE_NOOP("Tracks", "Tones")), unit="", share=1.4, kind="spectrogram"
+        key="spectrogram", title=str(QT_TRANSLATE_NOOP("Tracks", "Tones")), unit="", share=2.0, kind="spectrogram"
     ),
-    TrackSpec(key="current_a", title=str(QT_TRANSLATE_NOOP("Tracks", "Current")), unit="A", share=1.0, kind="line"),
-    TrackSpec(key="voltage_v", title=str(QT_TRANSLATE_NOOP("Tracks", "Voltage")), unit="V", share=1.0, kind="line"),
+    TrackSpec(key="current_a", title=str(QT_TRANSLATE_NOOP("Tracks", "Current")), unit="A", share=1.5, kind="line"),
+    TrackSpec(key="voltage_v", title=str(QT_TRANSLATE_NOOP("Tracks", "Voltage")), unit="V", share=1.5, kind="line"),
     TrackSpec(
         key="co2_flow_l_min", title=str(QT_TRANSLATE_NOOP("Tracks", "Gas flow")), unit="l/min", share=1.0, kind="line"
     ),
@@ -41,10 +42,10 @@ TRACKS: Final[tuple[TrackSpec, ...]] = (
     ),
     TrackSpec(key="wire_mm", title=str(QT_TRANSLATE_NOOP("Tracks", "Wire")), unit="mm", share=1.0, kind="line"),
     TrackSpec(key="feed", title=str(QT_TRANSLATE_NOOP("Tracks", "Feed")), unit="", share=1.0, kind="line"),
-    TrackSpec(key="score", title=str(QT_TRANSLATE_NOOP("Tracks", "Score")), unit="", share=1.2, kind="score"),
+    TrackSpec(key="score", title=str(QT_TRANSLATE_NOOP("Tracks", "Score")), unit="", share=1.4, kind="score"),
 )
 
-_TICKS: Final = {
+TICKS: Final = {
     "weld_open": str(QT_TRANSLATE_NOOP("Tracks", "weld")),
     "mark": str(QT_TRANSLATE_NOOP("Tracks", "mark")),
     "photo": str(QT_TRANSLATE_NOOP("Tracks", "photo")),
@@ -52,7 +53,10 @@ _TICKS: Final = {
     "stream_lost": str(QT_TRANSLATE_NOOP("Tracks", "lost")),
     "stream_back": str(QT_TRANSLATE_NOOP("Tracks", "back")),
 }
-_REWOUND_NS: Final = 3_000_000_000
+"""Events that stand on the time axis, in a word."""
+_SCORES: Final = 200
+STOPS: Final = {"current_a": ArcConfig().current_max_a, "voltage_v": SATURATED_V}
+"""From here on a sensor stands at its stop: such a reading is marked as clipped, it is no value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +77,8 @@ class Tracks:
         self.sound = EnvelopeRing()
         self.spectrogram = SpectrogramRing()
         self.channels: dict[str, EnvelopeRing] = {s.key: EnvelopeRing() for s in TRACKS if s.kind == "line"}
-        self.scores: deque[ScorePoint] = deque(maxlen=200)
+        self.clipped: dict[str, deque[int]] = {channel: deque(maxlen=400) for channel in STOPS}
+        self.scores: list[ScorePoint] = []
         self.thresholds: dict[str, float] = {}
         self.ticks: deque[tuple[int, str]] = deque(maxlen=100)
         self.arcs: dict[str, tuple[int, int | None]] = {}
@@ -83,9 +88,23 @@ class Tracks:
         self.newest_ns: int | None = None
         self._clocks = ClockTable()
         self._infos: dict[str, StreamInfo] = {}
+        self._order = 0
+        self._position_s = 0.0
+        self._wound_back = False
 
-    def take_status(self, status: CellStatus) -> None:
-        """Take over stream descriptions, gaps and arcs, so that a screen that came late shows them too."""
+    def take_status(self, status: CellStatus) -> bool:
+        """Take over stream descriptions, clocks, gaps and arcs, so that a screen that came late shows them too.
+
+        Returns:
+            Whether a replay was wound back without any packet telling so yet: nothing shown is true any more.
+        """
+        position_s = status.replay.position_s if status.replay else 0.0
+        emptied = status.replay is not None and position_s < self._position_s and not self._wound_back
+        self._position_s, self._wound_back = position_s, False
+        if emptied:
+            self._clear()
+        for clock in status.clocks:
+            self._clocks.apply(clock)
         self._infos = {stream.name: stream.info for stream in status.streams if stream.info is not None}
         self.gaps = status.gaps
         for weld in status.welds:
@@ -96,12 +115,13 @@ class Tracks:
         listed = {weld.key for weld in status.welds}
         self.arcs = {key: arc for key, arc in self.arcs.items() if key in listed or key == status.weld}
         self.thresholds = {key: value for key, value in self.thresholds.items() if key in listed or key == status.weld}
+        return emptied
 
     def take_score(self, score: Score) -> None:
-        """Add a scored window."""
-        self.scores.append(
-            ScorePoint(t_ns=score.t1_ns, weld=score.weld, score=score.score, weld_score=score.weld_score)
-        )
+        """Add a scored window; one that was scored once more (from the recording) takes the place of the first."""
+        point = ScorePoint(t_ns=score.t1_ns, weld=score.weld, score=score.score, weld_score=score.weld_score)
+        others = [p for p in self.scores if (p.t_ns, p.weld) != (point.t_ns, point.weld)]
+        self.scores = sorted([*others, point], key=lambda p: p.t_ns)[-_SCORES:]
 
     def take_verdict(self, verdict: Verdict) -> None:
         """Take over the threshold that a weld is held against."""
@@ -124,7 +144,7 @@ class Tracks:
     def _push_block(self, packet: Packet, block: SampleBlock, info: StreamInfo) -> None:
         times_ns = self._clocks.cell_times_ns(info, packet)
         mono = block.samples[:, 0].astype(np.float64) / (np.iinfo(block.samples.dtype).max + 1)
-        self._advance(int(times_ns[-1]))
+        self._advance(int(times_ns[-1]), packet.order)
         self.sound.push(times_ns, mono)
         self.spectrogram.push(int(times_ns[0]), mono, block.rate_hz)
         self.streams["sound"] = self.streams["spectrogram"] = packet.stream
@@ -132,11 +152,15 @@ class Tracks:
 
     def _push_rows(self, packet: Packet, rows: SensorRows, info: StreamInfo) -> None:
         times_ns = self._clocks.cell_times_ns(info, packet)
-        self._advance(int(times_ns[-1]))
+        self._advance(int(times_ns[-1]), packet.order)
         for column, channel in enumerate(info.channels):
             ring = self.channels.get(channel)
             if ring is not None:
-                ring.push(times_ns, rows.values[:, column])
+                values = rows.values[:, column]
+                if channel in STOPS and (stopped := values >= STOPS[channel]).any():
+                    self.clipped[channel].extend(times_ns[stopped].tolist())
+                    values = np.where(stopped, np.nan, values)
+                ring.push(times_ns, values)
                 self.streams[channel] = packet.stream
                 self.periods_ns[channel] = 1e9 / info.rate_hz if info.rate_hz else 1e9
 
@@ -146,17 +170,29 @@ class Tracks:
             self.arcs[event.weld] = (t_ns, None)
         elif event.kind == "arc_off" and event.weld in self.arcs:
             self.arcs[event.weld] = (self.arcs[event.weld][0], t_ns)
-        elif event.kind in _TICKS:
+        elif event.kind in TICKS:
             what = event.data.get("note") or event.data.get("stream") or ""
-            self.ticks.append((t_ns, f"{_TICKS[event.kind]} {what}".strip()))
+            words = QCoreApplication.translate("Tracks", TICKS[event.kind])
+            self.ticks.append((t_ns, f"{words} {what}".strip()))
 
-    def _advance(self, t_ns: int) -> None:
-        """Keep the newest time; a replay that was wound back starts the curves anew."""
-        if self.newest_ns is not None and t_ns < self.newest_ns - _REWOUND_NS:
-            for ring in (self.sound, *self.channels.values()):
-                ring.clear()
-            self.spectrogram.clear()
-            self.scores.clear()
-            self.ticks.clear()
-            self.newest_ns = None
+    def running_score(self, weld: str) -> float | None:
+        """Give the newest running score of a weld, or None."""
+        return next((point.weld_score for point in reversed(self.scores) if point.weld == weld), None)
+
+    def _advance(self, t_ns: int, order: int) -> None:
+        """Keep the newest time; orders that begin anew (a replay was wound back) start the curves anew."""
+        if order < self._order and self.newest_ns is not None and t_ns <= self.newest_ns:
+            self._clear()
+            self._wound_back = True
+        self._order = order
         self.newest_ns = max(t_ns, self.newest_ns or t_ns)
+
+    def _clear(self) -> None:
+        for ring in (self.sound, *self.channels.values()):
+            ring.clear()
+        for times in self.clipped.values():
+            times.clear()
+        self.spectrogram.clear()
+        self.scores.clear()
+        self.ticks.clear()
+        self.newest_ns = None

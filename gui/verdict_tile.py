@@ -3,16 +3,18 @@
 from typing import Final
 
 from PySide6.QtCore import QRectF, QSize, Qt
-from PySide6.QtGui import QColor, QPainter, QPaintEvent, QPen
+from PySide6.QtGui import QColor, QFontMetrics, QPainter, QPaintEvent, QPen
 from PySide6.QtWidgets import QSizePolicy, QWidget
 
-from gui.judgement import Shown
+from gui.judgement import Shown, contribution_words
 from gui.shapes import SHAPE_COLOURS, Shape, paint_shape, shape_colour
 from gui.theme import LARGE_PX, NO_GO, SMALL_PX, TEXT_PX, VERDICT_PX, plain_font, readable_on
 from recordings.status import DetectorStatus
 
-HEIGHT_PX: Final = 112
-_SHAPE_PX: Final = 80
+HEIGHT_PX: Final = 128
+_SHAPE_PX: Final = 88
+_WHY_PX: Final = 18
+_WRAPPED: Final = Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft | Qt.TextFlag.TextWordWrap
 
 
 class VerdictTile(QWidget):
@@ -68,11 +70,26 @@ class VerdictTile(QWidget):
                 QRectF(end, 14, self.width() - end - 4, VERDICT_PX), Qt.AlignmentFlag.AlignVCenter, self.tr("so far")
             )
         painter.setPen(ink)
-        painter.setFont(plain_font(TEXT_PX))
-        reason = QRectF(left, word.bottom(), width, self.height() - word.bottom() - 6)
-        flags = Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft | Qt.TextFlag.TextWordWrap
-        painter.drawText(reason, flags, shown.reason)
+        reason = QRectF(left, word.bottom(), width, self.height() - word.bottom() - _WHY_PX - 4)
+        for pixels in (TEXT_PX, SMALL_PX):
+            painter.setFont(plain_font(pixels))
+            if painter.boundingRect(reason, _WRAPPED, shown.reason).height() <= reason.height():
+                break
+        painter.drawText(reason, _WRAPPED, shown.reason)
+        painter.setFont(plain_font(SMALL_PX))
+        why = QRectF(left, reason.bottom(), width, _WHY_PX)
+        painter.drawText(why, Qt.AlignmentFlag.AlignVCenter, self._why(painter.fontMetrics(), width))
         painter.end()
+
+    def _why(self, metrics: QFontMetrics, width: float) -> str:
+        """Say what raised the score, as far as it fits into one line."""
+        parts = contribution_words(self.shown.verdict) if self.shown.verdict is not None else []
+        while parts:
+            line = self.tr("score raised by {0}").format(", ".join(parts))
+            if metrics.horizontalAdvance(line) <= width:
+                return line
+            parts.pop()
+        return ""
 
     def _word_colour(self, ink: QColor) -> QColor:
         """Colour the word like its shape; a provisional NO-GO already warns."""
@@ -151,7 +168,7 @@ class ScoreBar(QWidget):
         painter.setPen(QPen(palette.mid().color()))
         painter.setBrush(palette.base())
         painter.drawRect(self.rect().adjusted(0, 0, -1, -1))
-        bar = QRectF(16, 16, self.width() - 32, 20)
+        bar = QRectF(16, 18, self.width() - 32, 24)
         painter.setPen(QPen(palette.placeholderText().color()))
         painter.setBrush(palette.window())
         painter.drawRect(bar)
@@ -169,7 +186,7 @@ class ScoreBar(QWidget):
             if line == len(self._lines) - 1:
                 painter.setFont(plain_font(SMALL_PX))
                 painter.setPen(palette.placeholderText().color())
-            painter.drawText(QRectF(16, 44 + 22 * line, self.width() - 24, 22), Qt.AlignmentFlag.AlignVCenter, words)
+            painter.drawText(QRectF(16, 52 + 23 * line, self.width() - 24, 22), Qt.AlignmentFlag.AlignVCenter, words)
         painter.end()
 
 

@@ -1,6 +1,5 @@
 """The last welds: when, which, what was said of them, what they were made of, and the label of each."""
 
-from datetime import datetime
 from typing import Final
 
 from PySide6.QtCore import Qt, Signal
@@ -15,13 +14,15 @@ from PySide6.QtWidgets import (
 )
 
 from acquisition.packet import MODALITIES
-from gui.judgement import SHAPES, Shown
+from gui.class_words import class_words
+from gui.judgement import SHAPES, Shown, modality_words
 from gui.shapes import Shape, icon_for
 from gui.theme import TOUCH_PX
+from gui.weld_info import clock_time, phase_words
 from recordings.status import CellStatus, WeldStatus
-from recordings.verdict import CLASSES
 
-_SHORT: Final = {"video": "video", "audio": "sound", "sensors": "sensors", "post_images": "photos"}
+_WIDEST_PX: Final = 208
+"""Widest column: a key fits, the longest label is cut."""
 
 
 class WeldList(QFrame):
@@ -45,17 +46,28 @@ class WeldList(QFrame):
         self.table.setObjectName("weld_list")
         self.table.setAccessibleName(self.tr("The last welds"))
         self.table.setToolTip(self.tr("Touch a weld to label it; without a choice the newest is labelled"))
-        headers = ("Time", "Weld", "Verdict", "Score", "Present", "Label", "Photos")
-        self.table.setHorizontalHeaderLabels([self.tr(header) for header in headers])
+        self.table.setHorizontalHeaderLabels(
+            [
+                self.tr("Time"),
+                self.tr("Weld"),
+                self.tr("Verdict"),
+                self.tr("Score"),
+                self.tr("Present"),
+                self.tr("Label"),
+                self.tr("Photos"),
+            ]
+        )
         self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.table.setShowGrid(False)
+        self.table.setWordWrap(False)
         self.table.verticalHeader().hide()
         self.table.verticalHeader().setDefaultSectionSize(TOUCH_PX)
         header = self.table.horizontalHeader()
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         header.setSectionResizeMode(4, QHeaderView.ResizeMode.Stretch)
+        header.setMaximumSectionSize(_WIDEST_PX)
         header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
         self.table.cellClicked.connect(self._choose)
         layout = QVBoxLayout(self)
@@ -118,18 +130,21 @@ class WeldList(QFrame):
         elif not known and not closed:
             shape, word = Shape.NO_DATA, "NO DATA"
         elif verdict is None:
-            shape, word = (Shape.NO_DATA, "NO DATA") if weld.phase == "judged" else (Shape.PENDING, self.tr(weld.phase))
+            shape, word = (
+                (Shape.NO_DATA, "NO DATA") if weld.phase == "judged" else (Shape.PENDING, phase_words(weld.phase))
+            )
         elif closed:
             shape, word = SHAPES[verdict.word], verdict.word
         else:
             shape, word = Shape.PENDING, self.tr("{0} so far").format(verdict.word)
         score = "–" if verdict is None or verdict.score is None else f"{verdict.score:.2f}"
-        missing = [self.tr(_SHORT[m]) for m in MODALITIES if m not in weld.present]
-        present = self.tr("all four") if not missing else self.tr("no {0}").format(", ".join(missing))
-        label = "–" if not 0 <= weld.label < len(CLASSES) else f"{weld.label} {CLASSES[weld.label].replace('_', ' ')}"
-        photos = f"{weld.photos}/{weld.photos_expected}"
-        cells = (_clock_time(weld.started_utc), weld.key, word, score, present, label, photos)
-        tip = weld.problem or (verdict.reason if verdict else weld.path)
+        missing = [modality_words(m) for m in MODALITIES if m not in weld.present]
+        present = self.tr("no {0}").format(", ".join(missing)) if missing else self.tr("all four")
+        if not weld.present and weld.phase in ("welding", "post-roll"):
+            present = "–"
+        photos = f"{weld.photos}/{weld.photos_expected}" if weld.photos_expected else str(weld.photos)
+        cells = (clock_time(weld.started_utc), weld.key, word, score, present, class_words(weld.label), photos)
+        tip = f"{weld.problem or (verdict.reason if verdict else weld.path)}\n{present}"
         item = [self._set(row, column, words, tip) for column, words in enumerate(cells)][2]
         drawn = (shape.value, self.palette().base().color().name())
         if item.data(Qt.ItemDataRole.UserRole) != drawn:
@@ -145,11 +160,3 @@ class WeldList(QFrame):
             item.setText(words)
         item.setToolTip(tip)
         return item
-
-
-def _clock_time(utc: str) -> str:
-    """Give the local time of day of an ISO 8601 time, or the text itself where it is none."""
-    try:
-        return datetime.fromisoformat(utc).astimezone().strftime("%H:%M:%S")
-    except ValueError:
-        return utc

@@ -157,9 +157,9 @@ class _Process:
     def _packet(self, packet: Packet) -> None:
         if self._last_order is not None and packet.order <= self._last_order:
             log.info("orders begin anew at %d: capture was restarted, or a replay", packet.order)
-            infos = self._infos
+            infos, live = self._infos, self._live
             self._forget()
-            self._infos = infos
+            self._infos, self._live = infos, live
         if self._last_order is not None and packet.order > self._last_order + 1:
             self._late |= {key for key, judge in self._judges.items() if not judge.done}
         self._last_order = packet.order

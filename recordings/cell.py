@@ -21,9 +21,11 @@ import platformdirs
 
 from acquisition.driver import Driver
 from acquisition.packet import MODALITIES, RESERVED_STREAMS, Modality
-from acquisition.simulated.cell import SimulatedCell
 from acquisition.simulated.config import SimulationConfig
 from sync.arc import ArcConfig
+
+if typing.TYPE_CHECKING:
+    from acquisition.simulated.cell import SimulatedCell
 
 T = TypeVar("T")
 
@@ -323,9 +325,14 @@ def load_cell(path: Path | None = None) -> Cell:
     return cell
 
 
-def build_drivers(cell: Cell) -> tuple[dict[str, Driver], SimulatedCell | None]:
+def build_drivers(cell: Cell) -> "tuple[dict[str, Driver], SimulatedCell | None]":
     """Make one closed driver per stream; simulated streams share one hidden world, which is returned too."""
-    world = None if cell.simulation is None else SimulatedCell(cell.simulation)
+    world = None
+    if cell.simulation is not None:
+        # Half a second of imports that a screen, which reads the cell file too, has no use for.
+        from acquisition.simulated.cell import SimulatedCell
+
+        world = SimulatedCell(cell.simulation)
     drivers: dict[str, Driver] = {}
     for stream in cell.streams:
         if stream.config is None and world is not None:

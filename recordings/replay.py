@@ -10,12 +10,13 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from acquisition.packet import Event, Packet, Photo
+from acquisition.packet import EVENTS_STREAM, ClockUpdate, Event, Packet, Photo
 from acquisition.transport import ControlServer, Publisher, Reply, Request
 from recordings.loss import item_range
 from recordings.reader import WeldReader
@@ -33,6 +34,7 @@ from recordings.status import (
     WeldStatus,
 )
 from recordings.verdict import Score, Verdict
+from sync.clock import ClockTable
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +81,7 @@ class Replay:
             control = ControlServer(runtime.control, self._serve)
             try:
                 self._publisher = publisher
+                self._describe()
                 self._rewind()
                 self._wait_for_detector()
                 while not self.stop.is_set():
@@ -93,6 +96,15 @@ class Replay:
         self._requests.put(request)
         return Reply(ok=True)
 
+    def _describe(self) -> None:
+        """Find out once when the weld began and how long it is, photos included."""
+        manifest = self.reader.manifest
+        self._started_utc = ""
+        if manifest.utc:
+            self._started_utc = datetime.fromtimestamp(manifest.utc[0].utc_ns / 1e9, tz=UTC).isoformat()
+        arrivals = self.reader.table(EVENTS_STREAM)["t_arrival_ns"].to_list()
+        self._end_ns = max([manifest.origin_ns, *arrivals])
+
     def _rewind(self, seek_ns: int | None = None) -> None:
         """Start again from the first packet; up to `seek_ns` without pausing."""
         manifest = self.reader.manifest
@@ -100,6 +112,7 @@ class Replay:
         self._next: Packet | None = next(self._packets, None)
         self._counts = {name: _Counts() for name in self.reader.infos}
         self._gaps: list[Gap] = []
+        self._clocks = ClockTable()
         first_ns = self._next.t_arrival_ns if self._next else 0
         # The clock snapshot in front of the weld is older than the weld; time starts at its first process packet.
         self._position_ns = self._origin_ns = max(first_ns, manifest.origin_ns)
@@ -110,13 +123,15 @@ class Replay:
             key=manifest.key,
             path=str(self.reader.folder),
             phase="welding",
-            started_utc=utc_now(),
+            started_utc=self._started_utc,
             arc_on_ns=manifest.arc_on_ns,
             arc_off_ns=manifest.arc_off_ns,
             verdict=None,
             label=manifest.label,
             photos=0,
-            photos_expected=0,
+            photos_expected=sum(
+                record.items for record in manifest.streams.values() if record.info.modality == "post_images"
+            ),
             present=(),
             problem=None,
         )
@@ -187,6 +202,8 @@ class Replay:
                 self._weld = replace(self._weld, phase="photos")
             elif payload.kind == "photos_done":
                 self._weld = replace(self._weld, phase="judged")
+        elif isinstance(payload, ClockUpdate):
+            self._clocks.apply(payload)
         elif packet.stream in self._counts:
             counts = self._counts[packet.stream]
             counts.received += 1 if isinstance(payload, Photo) else item_range(packet)[1]
@@ -229,7 +246,7 @@ class Replay:
     def _announce(self) -> None:
         manifest = self.reader.manifest
         now_ns = time.monotonic_ns()
-        length_ns = (manifest.utc[-1].monotonic_ns if manifest.utc else self._position_ns) - self._origin_ns
+        length_ns = max(self._end_ns, self._position_ns) - self._origin_ns
         welding = self._weld.phase == "welding"
         status = CellStatus(
             cell=manifest.cell,
@@ -255,6 +272,7 @@ class Replay:
                 speed=self.speed,
                 playing=self._playing and self._next is not None,
             ),
+            clocks=self._clocks.snapshot(),
         )
         self._publisher.announce(STATUS_TOPIC, status)
 

@@ -200,7 +200,7 @@ COMMANDS: Final[dict[str, str]] = {
     "inject": "data fault: disturb the simulated cell",
     "replay": "data playing: bool, speed: float, seek_s: float: transport of a replay",
     "shutdown": "finish what is open and end the capture process",
-    "status": "answers with a CellStatus in data",
+    "status": "answers with the cell's name and its recordings root",
     "detector": "data: a DetectorStatus (sent by the detector, twice a second)",
     "score": "data: a Score (sent by the detector)",
     "verdict": "data: a Verdict (sent by the detector)",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gui.judgement import STALE_S, judge_screen
+from gui.judgement import STALE_S, contribution_words, judge_screen
 from gui.shapes import Shape
 from recordings.status import CellStatus, DetectorStatus
 from tests.gui.conftest import INFOS, KEY, make_status, make_stream, make_verdict, make_weld
@@ -57,10 +57,22 @@ def test_a_lost_required_stream_while_welding_is_no_data():
     assert judge_screen(welding, 0.1, VERDICTS).word == "GO"
 
 
-def test_photos_pending_is_said():
+def test_photos_pending_is_said_once():
+    pending = "process only, photos pending"
     status = make_status(welds=[make_weld(phase="photos", photos=2)])
-    open_ = judge_screen(status, 0.1, {KEY: make_verdict(final=False, photos_pending=True)})
+    open_ = judge_screen(status, 0.1, {KEY: make_verdict(final=False, photos_pending=True, reason=pending)})
     assert open_.provisional
-    assert "photos pending (2 of 5)" in open_.reason
-    final = judge_screen(make_status(), 0.1, {KEY: make_verdict(photos_pending=True)})
-    assert "process only, photos pending" in final.reason
+    assert open_.reason == f"2 of 5 photos are here; {pending}"
+    final = judge_screen(make_status(), 0.1, {KEY: make_verdict(photos_pending=True, reason=pending)})
+    assert final.reason == f"5 of 5 photos are here; {pending}"
+
+
+def test_a_reason_is_not_begun_with_its_word():
+    shown = judge_screen(make_status(), 0.1, {KEY: make_verdict(word="NO-GO", reason="the sound least like good")})
+    assert shown.reason == "the sound least like good"
+
+
+def test_what_raised_the_score_is_said_largest_first():
+    contributions = {"video": 0.4, "audio": 3.1, "sensors": -0.2, "post_images": 0.01}
+    assert contribution_words(make_verdict(contributions=contributions)) == ["sound +3.1", "video +0.4"]
+    assert contribution_words(make_verdict()) == []

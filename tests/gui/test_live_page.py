@@ -1,14 +1,18 @@
 """The live page on a real wire: words and shapes, staleness, border, alarms, commands, freezing."""
 
+import time
+
 import pytest
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QPoint, QRect, QRectF, Qt
 from PySide6.QtGui import QColor
-from PySide6.QtWidgets import QTableWidget
+from PySide6.QtWidgets import QPushButton, QTableWidget, QWidget
 
 from acquisition.packet import Event
 from acquisition.transport import Reply
+from gui.part_dialog import PartDialog
 from gui.shapes import Shape
-from gui.theme import GO, NO_GO, WARNING
+from gui.theme import GO, INFORMATION, NO_GO, TOUCH_PX, WARNING, contrast, readable_on
+from gui.timeline import LEFT_PX, RIGHT_PX
 from recordings.status import Alarm, ReplayStatus
 from tests.gui.conftest import INFOS, KEY, Screen, make_stream, make_verdict, make_weld
 
@@ -175,7 +179,7 @@ def test_one_cursor_reads_all_curves(screen: Screen):
     columns = {
         x
         for y in range(30, plain.height() - 30, 7)
-        for x in range(112, plain.width() - 110)
+        for x in range(LEFT_PX, plain.width() - RIGHT_PX)
         if plain.pixel(x, y) != with_cursor.pixel(x, y)
     }
     assert 1 <= len(columns) <= 3
@@ -200,10 +204,100 @@ def test_a_replay_has_a_transport_and_a_live_cell_has_none(screen: Screen, qtbot
     assert sent == [{"playing": False}, {"seek_s": 3.1}, {"seek_s": 0.0}, {"seek_s": 20.0}]
 
 
+def test_a_replay_says_so_and_neither_simulates_nor_records_nor_labels(screen: Screen, qtbot):
+    screen.show(simulated=True, replay=ReplayStatus(position_s=3.0, duration_s=20.0, speed=1.0, playing=True))
+    page = screen.page
+    assert (page.record_state.word, page.record_state.detail) == ("REPLAY", "not recording")
+    assert page.record_state.grab().toImage().pixelColor(60, 4) == QColor(INFORMATION)
+    assert not page.weld_info.simulated
+    assert "nothing is recorded" in page.path.text()
+    assert not page.bar.labels.isVisible()
+    assert not screen.window.action("label_3").isEnabled()
+    assert not screen.window.action("part").isEnabled()
+
+
+def test_a_paused_replay_does_not_call_its_picture_old(screen: Screen, monkeypatch: pytest.MonkeyPatch):
+    screen.show()
+    screen.until(lambda: screen.page.camera.drawn >= 1, screen.cell.publish_all)
+    now_ns = time.monotonic_ns
+    monkeypatch.setattr("gui.camera_view.time.monotonic_ns", lambda: now_ns() + 10**10)
+    for playing in (True, False):
+        screen.show(replay=ReplayStatus(position_s=3.0, duration_s=20.0, speed=1.0, playing=playing))
+        assert ("OLD PICTURE" in screen.page.camera.message) == playing
+
+
+def test_part_and_program_are_given_by_touching_the_weld(screen: Screen, qtbot):
+    screen.show(metadata={"part": "plate", "program": "P-1"})
+    info = screen.page.weld_info
+    qtbot.mouseClick(info, Qt.MouseButton.LeftButton, pos=info.rect().bottomLeft() + QPoint(20, -10))
+    dialog = screen.page.findChild(PartDialog)
+    assert dialog is not None
+    assert (dialog.part.text(), dialog.program.text()) == ("plate", "P-1")
+    for control in (dialog.part, dialog.program, *dialog.findChildren(QPushButton)):
+        assert control.height() >= TOUCH_PX
+        assert control.toolTip()
+    dialog.part.setText("bracket")
+    qtbot.keyClick(dialog.part, Qt.Key.Key_Return)
+    screen.until(lambda: bool(screen.cell.requests))
+    assert [(r.kind, r.data) for r in screen.cell.requests] == [("metadata", {"part": "bracket"})]
+
+
+def test_a_label_shows_in_the_list_of_welds(screen: Screen):
+    screen.show(welds=[make_weld(label=7), make_weld(key="older")])
+    assert words(screen.page.welds.table, 0, 5) == "7 lack of fusion"
+    assert words(screen.page.welds.table, 1, 5) == "–"
+    assert screen.page.bar.labels.currentData() == 7
+
+
+def test_the_tile_says_what_raised_the_score_as_far_as_it_fits(screen: Screen):
+    contributions = {"sensors": 9.2, "video": 5.0, "audio": 2.7}
+    screen.show(welds=[make_weld(verdict=make_verdict(word="NO-GO", contributions=contributions))])
+    tile = screen.page.verdict_tile
+    metrics = tile.fontMetrics()
+    whole = "score raised by sensors +9.2, video +5.0, sound +2.7"
+    assert tile._why(metrics, metrics.horizontalAdvance(whole)) == whole
+    assert tile._why(metrics, metrics.horizontalAdvance(whole) - 1) == "score raised by sensors +9.2, video +5.0"
+    assert tile._why(metrics, 20) == ""
+
+
+def test_an_alarm_names_weld_and_word_once(screen: Screen):
+    text = f"weld {KEY} is NO-GO: the sound least like 24 good welds"
+    screen.show(alarms=[Alarm(number=1, utc="", level="error", text=text)])
+    assert screen.page.alarms.text == f"▲ ALARM: {text}"
+    assert screen.page.alarms.text.count("NO-GO") == 1
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (1920, 1080)])
+def test_every_block_has_its_room(screen: Screen, width: int, height: int):
+    screen.window.resize(width, height)
+    alarm = Alarm(number=1, utc="", level="error", text="disk almost full")
+    screen.show(simulated=True, alarms=[alarm], recording=True, weld=KEY, welds=[make_weld(phase="welding")])
+    page = screen.page
+    screen.until(lambda: (screen.window.width(), screen.window.height()) == (width, height))
+    screen.until(lambda: page.camera.drawn >= 1, screen.cell.publish_all)
+    blocks: list[QWidget] = [page.verdict_tile, page.score_bar, page.weld_info, page.record_state, page.alarms]
+    blocks += [page.camera, page.health, page.welds, page.timeline, page.bar]
+    places = [QRect(block.mapTo(page, QPoint(0, 0)), block.size()) for block in blocks]
+    for i, place in enumerate(places):
+        assert page.rect().contains(place), blocks[i].objectName()
+        for other in places[i + 1 :]:
+            assert not place.intersects(other), blocks[i].objectName()
+    assert page.welds.table.viewport().height() >= (5 if height > 1000 else 0.5) * TOUCH_PX
+    picture = page.camera.prepare()
+    assert picture.height() <= picture.width() <= 1.1 * picture.height() * 96 / 60
+    if width == 1920:
+        tall = {spec.key: row.height() for spec, row in page.timeline._rows(QRectF(page.timeline.rect()))}
+        assert tall["current_a"] >= 36
+        assert min(tall["sound"], tall["spectrogram"]) >= 40
+
+
 def test_both_themes_are_readable(screen: Screen):
     screen.show(welds=[])
     for _ in range(2):
         screen.window.action("light").trigger()
         palette = screen.page.palette()
-        text, ground = palette.text().color().lightnessF(), palette.base().color().lightnessF()
-        assert abs(text - ground) > 0.5
+        for ink in (palette.text(), palette.placeholderText()):
+            for ground in (palette.base(), palette.window()):
+                assert contrast(ink.color(), ground.color()) >= 4.5
+    for colour in (INFORMATION, GO, WARNING, NO_GO):
+        assert contrast(readable_on(colour), QColor(colour)) >= 4.5
