@@ -246,7 +246,6 @@ class Replay:
     def _announce(self) -> None:
         manifest = self.reader.manifest
         now_ns = time.monotonic_ns()
-        length_ns = max(self._end_ns, self._position_ns) - self._origin_ns
         welding = self._weld.phase == "welding"
         status = CellStatus(
             cell=manifest.cell,
@@ -267,8 +266,8 @@ class Replay:
             detector=self._detector,
             metadata=manifest.metadata,
             replay=ReplayStatus(
-                position_s=(self._position_ns - self._origin_ns) / 1e9,
-                duration_s=max(0.0, length_ns / 1e9),
+                position_s=(min(self._position_ns, self._end_ns) - self._origin_ns) / 1e9,
+                duration_s=(self._end_ns - self._origin_ns) / 1e9,
                 speed=self.speed,
                 playing=self._playing and self._next is not None,
             ),
