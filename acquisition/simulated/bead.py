@@ -58,6 +58,13 @@ def _spots(x: Floats, y: Floats, d: Floats) -> Floats:
     return np.column_stack((x, y, d)) if x.size else np.zeros((0, 3))
 
 
+def bead_width_mm(current_a: Floats, travel_mm_s: Floats, arc_length_v: Floats) -> Floats:
+    """Width of the bead that a steady process lays."""
+    return np.asarray(
+        8.5 * np.sqrt(current_a / 177.0) * np.sqrt(5.0 / travel_mm_s) * np.clip(1.0 + 0.05 * arc_length_v, 0.4, 1.6)
+    )
+
+
 def lay_bead(process: Process, spatter: Spatter) -> Bead:
     """Solidify the weld: geometry from current, speed and arc length, pores where the shield failed, holes, spatter."""
     plan = process.plan
@@ -76,10 +83,10 @@ def lay_bead(process: Process, spatter: Spatter) -> Bead:
         return out
 
     current, travel, arc_length = along(process.current_a), along(process.travel_mm_s), along(process.arc_length_v)
-    offset, thickness = along(process.torch_offset_mm), along(process.thickness_mm)
+    offset, thickness = along(process.torch_offset_mm + process.joint_offset_mm), along(process.thickness_mm)
     penetration = 3.0 * (current / 177.0) ** 1.3 * (travel / 5.0) ** -0.35 * np.exp(-((arc_length / 6.0) ** 2))
     penetration = (penetration + 0.5 * along(process.gap_mm)) * _residual(rng, n, 0.07)
-    width = 8.5 * np.sqrt(current / 177.0) * np.sqrt(5.0 / travel) * np.clip(1.0 + 0.05 * arc_length, 0.4, 1.6)
+    width = bead_width_mm(current, travel, arc_length)
     width *= (1.0 - 0.05 * np.abs(offset)) * _residual(rng, n, 0.04)
     height = WIRE_AREA_MM2 * along(process.wire_mm_s) / (0.7 * travel * width) * _residual(rng, n, 0.06)
     needed = 0.6 + 0.17 * thickness
@@ -87,7 +94,8 @@ def lay_bead(process: Process, spatter: Spatter) -> Bead:
     heat = along(process.heat_j_mm)
 
     # Pores: 1.2 per millimetre at the worst, wherever the pool lacked shield or was dirty.
-    porous = np.clip(np.maximum((1.0 - along(process.shield)) / 0.7, along(process.contamination)), 0.0, 1.0)
+    dirt = along(np.maximum(process.contamination, process.buried_dirt))
+    porous = np.clip(np.maximum((1.0 - along(process.shield)) / 0.7, dirt), 0.0, 1.0)
     hit = np.flatnonzero(rng.random(n) < 1.2 * porous**1.5 * STEP_MM)
     pit_d = np.clip(rng.lognormal(-0.35, 0.45, hit.size), 0.3, 2.0)
     pit_y = offset[hit] + 0.5 * width[hit] * np.clip(rng.normal(0.0, 0.4, hit.size), -0.85, 0.85)

@@ -17,12 +17,14 @@ Lever: TypeAlias = Literal[
     "gas_loss",
     "draft",
     "contamination",
+    "buried_dirt",
     "arc_length_v",
     "current",
     "travel",
     "gap_mm",
     "thin_plate",
     "torch_offset_mm",
+    "joint_offset_mm",
     "spatter",
     "instability",
     "blow_through_mm",
@@ -30,6 +32,8 @@ Lever: TypeAlias = Literal[
 """The hidden variables that a cause can move.
 
 `gas_loss` and `draft` are shares of the shielding lost (the first also shows in the flow), `contamination` is 0..1,
+`buried_dirt` is the same inside the part, where the arc does not meet it, `torch_offset_mm` moves the torch beside the
+joint and `joint_offset_mm` the part under the torch,
 `arc_length_v` is added to the arc voltage at equal current, `current`, `travel` and `thin_plate` are relative changes,
 `spatter` multiplies the births by 1 + value, `blow_through_mm` is the diameter of a hole blown at the segment's start.
 """
@@ -82,6 +86,10 @@ def draw_segments(rng: np.random.Generator, arc_s: float) -> Segments:
     return tuple((float(a), float(min(a + n, arc_s))) for a, n in zip(starts, lengths, strict=True))
 
 
+Draw: TypeAlias = Callable[[np.random.Generator, float, float], list[Cause]]
+"""(generator, severity, arc time in seconds) -> causes."""
+
+
 def _porosity(rng: np.random.Generator, severity: float, arc_s: float) -> list[Cause]:
     segments = draw_segments(rng, arc_s)
     origins: tuple[tuple[Lever, float], ...] = (("gas_loss", 0.8), ("draft", 0.6), ("contamination", 1.0))
@@ -126,7 +134,7 @@ def _lack_of_fusion(rng: np.random.Generator, severity: float, arc_s: float) -> 
     ]
 
 
-_CAUSES_OF: Final[dict[str, Callable[[np.random.Generator, float, float], list[Cause]]]] = {
+_CAUSES_OF: Final[dict[str, Draw]] = {
     "burnthrough": _burnthrough,
     "porosity": _porosity,
     "lack_of_fusion": _lack_of_fusion,
@@ -134,7 +142,30 @@ _CAUSES_OF: Final[dict[str, Callable[[np.random.Generator, float, float], list[C
 }
 
 
-def draw_causes(weld_class: str, severity: float, arc_s: float, rng: np.random.Generator) -> tuple[Cause, ...]:
+def _porosity_in_part(rng: np.random.Generator, severity: float, arc_s: float) -> list[Cause]:
+    return [Cause(lever="buried_dirt", strength=severity, segments=draw_segments(rng, arc_s))]
+
+
+def _lack_of_fusion_in_part(rng: np.random.Generator, severity: float, arc_s: float) -> list[Cause]:
+    segments = draw_segments(rng, arc_s)
+    side = 1.0 if rng.random() < 0.5 else -1.0
+    return [Cause(lever="joint_offset_mm", strength=side * (1.0 + 2.0 * severity), segments=segments)]
+
+
+_CAUSES_IN_PART: Final[dict[str, Draw]] = {
+    "porosity": _porosity_in_part,
+    "lack_of_fusion": _lack_of_fusion_in_part,
+}
+
+
+def classes_in_part() -> tuple[str, ...]:
+    """Name the classes that a part alone can cause, with no trace in the process."""
+    return tuple(_CAUSES_IN_PART)
+
+
+def draw_causes(
+    weld_class: str, severity: float, arc_s: float, rng: np.random.Generator, *, in_part: bool = False
+) -> tuple[Cause, ...]:
     """Draw the causes of one weld.
 
     Args:
@@ -142,11 +173,14 @@ def draw_causes(weld_class: str, severity: float, arc_s: float, rng: np.random.G
         severity: 0..1; ignored by good welds.
         arc_s: Arc time in seconds.
         rng: The weld's generator for causes.
+        in_part: The causes lie in the part and leave the process alone; only for `classes_in_part()`.
 
     Raises:
-        ValueError: The class cannot be simulated.
+        ValueError: The class cannot be simulated, or not from the part alone.
     """
-    if weld_class not in CLASS_LABELS:
-        raise ValueError(f"class {weld_class!r} cannot be simulated: use one of " + ", ".join(CLASS_LABELS))
-    draw = _CAUSES_OF.get(weld_class)
+    known = tuple(_CAUSES_IN_PART) if in_part else tuple(CLASS_LABELS)
+    if weld_class not in known:
+        cause = " from a cause in the part" if in_part else ""
+        raise ValueError(f"class {weld_class!r} cannot be simulated{cause}: use one of " + ", ".join(known))
+    draw = (_CAUSES_IN_PART if in_part else _CAUSES_OF).get(weld_class)
     return () if draw is None else tuple(draw(rng, severity, arc_s))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from acquisition.simulated.causes import CLASS_LABELS
+from acquisition.simulated.recipes import BANDS, JOINTS, PLATES_MM, RecipePool, current_range_a, in_pool, recipe_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +37,7 @@ class SimulationConfig:
         travel_mm_s: Travel speed, or None to draw.
         current_a: Welding current, or None to draw.
         voltage_v: Arc voltage, or None to draw.
+        recipe_pool: Half of the recipe space that sessions draw from: `train` and `test` share no recipe.
     """
 
     seed: int = 1
@@ -74,6 +76,7 @@ class SimulationConfig:
     travel_mm_s: float | None = None
     current_a: float | None = None
     voltage_v: float | None = None
+    recipe_pool: RecipePool = "all"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be simulated.
@@ -110,8 +113,26 @@ class SimulationConfig:
             )
         if self.idle_s < 0.5:
             raise ValueError(f"idle_s {self.idle_s}: the open circuit before the arc needs 0.5 s or more")
-        if self.joint not in (None, "butt", "fillet", "plate"):
+        if self.joint not in (None, *JOINTS):
             raise ValueError(f"joint {self.joint!r}: use butt, fillet or plate")
+        if self.recipe_pool not in ("all", "train", "test"):
+            raise ValueError(f"recipe_pool {self.recipe_pool!r}: use all, train or test")
+        if not any(in_pool(name, self.recipe_pool) for name in self._reachable_recipes()):
+            raise ValueError(
+                f"recipe_pool {self.recipe_pool!r} holds no recipe with plate_mm {self.plate_mm}, joint {self.joint}, "
+                f"current_a {self.current_a}: leave one of them out"
+            )
+
+    def _reachable_recipes(self) -> set[str]:
+        """Name the recipes that the given plate, joint and current leave open."""
+        names = set()
+        for plate_mm in PLATES_MM if self.plate_mm is None else (self.plate_mm,):
+            low, high = current_range_a(plate_mm)
+            middles = [low + (high - low) * (band + 0.5) / len(BANDS) for band in range(len(BANDS))]
+            for joint in JOINTS if self.joint is None else (self.joint,):
+                for current_a in middles if self.current_a is None else (self.current_a,):
+                    names.add(recipe_name(plate_mm, joint, current_a))
+        return names
 
     @property
     def rows_per_packet(self) -> int:

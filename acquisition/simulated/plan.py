@@ -36,8 +36,17 @@ class WeldPlan:
     duration_s: float
 
 
-def plan_weld(config: SimulationConfig, weld_class: str, severity: float, seed: int) -> WeldPlan:
+def plan_weld(
+    config: SimulationConfig, weld_class: str, severity: float, seed: int, *, in_part: bool = False
+) -> WeldPlan:
     """Decide everything about a weld before its arc is struck.
+
+    Args:
+        config: The cell.
+        weld_class: One of `CLASS_LABELS`.
+        severity: 0..1; ignored by good welds.
+        seed: Seed of the weld.
+        in_part: The causes lie in the part and leave the process alone.
 
     Raises:
         ValueError: The class cannot be simulated or the severity is out of range.
@@ -53,6 +62,7 @@ def plan_weld(config: SimulationConfig, weld_class: str, severity: float, seed: 
         severity=0.0 if weld_class == "good" else severity,
         seed=seed,
         recipe=Recipe(
+            name=base.name,
             plate_mm=base.plate_mm,
             joint=base.joint,
             travel_mm_s=base.travel_mm_s * (1.0 + 0.01 * k * float(rng.normal())),
@@ -60,7 +70,7 @@ def plan_weld(config: SimulationConfig, weld_class: str, severity: float, seed: 
             voltage_v=base.voltage_v + 0.15 * k * float(rng.normal()),
         ),
         nuisances=draw_nuisances(config),
-        causes=draw_causes(weld_class, severity, arc_s, generator(seed, "causes")),
+        causes=draw_causes(weld_class, severity, arc_s, generator(seed, "causes"), in_part=in_part),
         arc_on_s=config.idle_s,
         arc_off_s=config.idle_s + arc_s,
         duration_s=config.idle_s + arc_s + config.tail_s + config.gap_s,

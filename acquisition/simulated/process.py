@@ -35,10 +35,12 @@ class Process:
         arc_length_v: λ, voltage above the matched one.
         heat_j_mm: E.
         shield: S, 0..1.
-        contamination: C, 0..1.
+        contamination: C, 0..1, as the arc meets it.
+        buried_dirt: The same inside the part.
         gap_mm: Root gap.
         thickness_mm: True plate thickness.
-        torch_offset_mm: Torch beside the joint.
+        torch_offset_mm: Torch beside its path.
+        joint_offset_mm: Part beside its place, against the torch.
         instability: a.
         spatter: Multiplier of spatter births.
         loudness_db: Change of the sound level by blow-through.
@@ -61,9 +63,11 @@ class Process:
     heat_j_mm: Floats
     shield: Floats
     contamination: Floats
+    buried_dirt: Floats
     gap_mm: Floats
     thickness_mm: Floats
     torch_offset_mm: Floats
+    joint_offset_mm: Floats
     instability: Floats
     spatter: Floats
     loudness_db: Floats
@@ -188,9 +192,11 @@ def simulate_process(plan: WeldPlan) -> Process:
         heat_j_mm=0.8 * set_voltage * set_current / travel,
         shield=shield,
         contamination=contamination,
+        buried_dirt=np.clip(lever("buried_dirt"), 0.0, 1.0),
         gap_mm=lever("gap_mm"),
         thickness_mm=thickness,
         torch_offset_mm=lever("torch_offset_mm"),
+        joint_offset_mm=lever("joint_offset_mm"),
         instability=instability,
         spatter=1.0 + lever("spatter"),
         loudness_db=np.where(hush > 0, -6.0, np.where(bang > 0, 8.0, 0.0)),

@@ -1,10 +1,12 @@
 """What a shift keeps constant: the recipe that is welded, and the nuisances that no detector may depend on."""
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
 
 from acquisition.simulated.config import SimulationConfig
+from acquisition.simulated.recipes import JOINTS, PLATES_MM, TRAVEL_MM_S, current_range_a, in_pool, recipe_name
 from acquisition.simulated.seeds import generator
 
 
@@ -18,6 +20,7 @@ class Recipe:
     """Settings of the welding machine and the part; every class is welded with every recipe.
 
     Attributes:
+        name: Where it lies in the recipe space: plate, joint and third of the current range.
         plate_mm: Plate thickness h.
         joint: `butt`, `fillet` or `plate` (bead on plate).
         travel_mm_s: Travel speed v.
@@ -25,6 +28,7 @@ class Recipe:
         voltage_v: Set voltage V.
     """
 
+    name: str
     plate_mm: float
     joint: str
     travel_mm_s: float
@@ -70,16 +74,25 @@ class Nuisances:
 
 
 def draw_recipe(config: SimulationConfig) -> Recipe:
-    """Draw the session's recipe; settings given in the configuration win."""
-    rng = generator(config.session, "recipe")
-    plate_mm = float(rng.choice([3.0, 7.0])) if config.plate_mm is None else config.plate_mm
-    drawn_joint = str(rng.choice(["butt", "fillet", "plate"]))
-    low, high = (120.0, 160.0) if plate_mm < 5 else (140.0, 300.0)
-    share, travel, deviation = rng.random(), rng.uniform(4.2, 8.0), rng.normal(0.0, 1.2)
+    """Draw the session's recipe; settings given in the configuration win, and its pool is respected."""
+    recipe = _drawn(config, generator(config.session, "recipe"))
+    again = itertools.count(1)
+    while not in_pool(recipe.name, config.recipe_pool):
+        recipe = _drawn(config, generator(config.session, "recipe", next(again)))
+    return recipe
+
+
+def _drawn(config: SimulationConfig, rng: np.random.Generator) -> Recipe:
+    plate_mm = float(rng.choice(PLATES_MM)) if config.plate_mm is None else config.plate_mm
+    drawn_joint = str(rng.choice(JOINTS))
+    low, high = current_range_a(plate_mm)
+    share, travel, deviation = rng.random(), rng.uniform(*TRAVEL_MM_S), rng.normal(0.0, 1.2)
     current_a = low + (high - low) * share if config.current_a is None else config.current_a
+    joint = drawn_joint if config.joint is None else config.joint
     return Recipe(
+        name=recipe_name(plate_mm, joint, current_a),
         plate_mm=plate_mm,
-        joint=drawn_joint if config.joint is None else config.joint,
+        joint=joint,
         travel_mm_s=travel if config.travel_mm_s is None else config.travel_mm_s,
         current_a=current_a,
         voltage_v=matched_voltage_v(current_a) + deviation if config.voltage_v is None else config.voltage_v,

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from acquisition.packet import SENSOR_CHANNELS, Packet, Payload, Photo, SampleBlock, SensorRows, StreamInfo, VideoFrame
-from acquisition.simulated.bead import lay_bead
+from acquisition.simulated.bead import Bead, lay_bead
 from acquisition.simulated.causes import Floats
 from acquisition.simulated.clocks import CAMERA, MICROPHONE, PHOTOS, SENSORS, DeviceClock, Opening, sampling_jitter
 from acquisition.simulated.config import SimulationConfig
@@ -91,7 +91,12 @@ class Take:
     """One weld with the idle time around it, at its place in the world; frames and photos are drawn when asked for."""
 
     def __init__(
-        self, config: SimulationConfig, clocks: dict[str, DeviceClock], plan: WeldPlan, start_s: float
+        self,
+        config: SimulationConfig,
+        clocks: dict[str, DeviceClock],
+        plan: WeldPlan,
+        start_s: float,
+        result: WeldPlan | None = None,
     ) -> None:
         """Run the hidden process and render sound and sensors (about 0.1 s for 25 s).
 
@@ -100,8 +105,10 @@ class Take:
             clocks: Its device clocks.
             plan: The weld.
             start_s: World time at which its cycle begins.
+            result: The weld whose bead the photos show; by default, `plan`'s own.
         """
         self.config, self.plan, self.start_s = config, plan, start_s
+        self.result = plan if result is None else result
         self.process = simulate_process(plan)
         self.spatter = throw_spatter(self.process)
         self.items: dict[str, Items] = {}
@@ -143,7 +150,15 @@ class Take:
     @functools.cached_property
     def relief(self) -> Relief:
         """The finished bead on its plate."""
-        return paint_relief(lay_bead(self.process, self.spatter), self.plan)
+        return paint_relief(self.bead, self.result)
+
+    @functools.cached_property
+    def bead(self) -> Bead:
+        """The bead that the photos show."""
+        if self.result is self.plan:
+            return lay_bead(self.process, self.spatter)
+        process = simulate_process(self.result)
+        return lay_bead(process, throw_spatter(process))
 
     def frame(self, k: int) -> Pixels:
         """Draw camera item `k` (counted from the start of the world)."""
@@ -197,7 +212,7 @@ class Take:
         """Take the post-weld photo of a view (about 30 ms)."""
         taken = _FIRST_DAY + timedelta(days=self.config.session, seconds=float(self.photo_due_s[view]))
         name = f"{taken:%Y%m%d_%H%M%S}_{taken.microsecond // 1000:03d}.jpg"
-        data = render_photo(self.relief, self.plan, view, self.config.photo_height, self.config.photo_width)
+        data = render_photo(self.relief, self.result, view, self.config.photo_height, self.config.photo_width)
         return Photo(name=name, data=data)
 
 

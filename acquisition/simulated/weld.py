@@ -7,7 +7,8 @@ from typing import Any
 from acquisition.packet import Packet
 from acquisition.simulated.clocks import DeviceClock, Opening, draw_clocks, open_clock
 from acquisition.simulated.config import SimulationConfig
-from acquisition.simulated.plan import plan_truth, plan_weld
+from acquisition.simulated.plan import plan_truth
+from acquisition.simulated.sets import PlannedSet, TestSet, plan_set
 from acquisition.simulated.take import Take, photo_packet, stream_infos
 
 
@@ -20,7 +21,9 @@ class SimulatedWeld:
         take: The rendered cycle, for those who want the hidden state itself.
     """
 
-    def __init__(self, config: SimulationConfig, take: Take, clocks: dict[str, DeviceClock], start_ns: int) -> None:
+    def __init__(
+        self, config: SimulationConfig, plan: PlannedSet, take: Take, clocks: dict[str, DeviceClock], start_ns: int
+    ) -> None:
         self.infos = stream_infos(config)
         self.take = take
         self._clocks = clocks
@@ -28,6 +31,8 @@ class SimulatedWeld:
         self._openings: dict[str, Opening] = {s: open_clock(c, 0, 0.0, config.seed) for s, c in clocks.items()}
         self.truth = plan_truth(take.plan, start_ns) | {
             "session": config.session,
+            "set": plan.name,
+            "photos_show": _result_truth(plan),
             "devices": {s: device_truth(c, [self._openings[s]], start_ns) for s, c in clocks.items()},
             "drops": {s: self._drops(s) for s in clocks},
             "bursts": int(take.process.bursts.onset_s.size),
@@ -70,6 +75,15 @@ class SimulatedWeld:
         ]
 
 
+def _result_truth(plan: PlannedSet) -> dict[str, Any] | None:
+    """Return what the photos show where that is not what the process did, else None."""
+    result = plan.result
+    if result is plan.process:
+        return None
+    recipe = {name: getattr(result.recipe, name) for name in result.recipe.__slots__}
+    return {"class": result.weld_class, "seed": result.seed, "recipe": recipe}
+
+
 def device_truth(clock: DeviceClock, openings: list[Opening], start_ns: int) -> dict[str, Any]:
     """Return the true timing of a device; `clocks` holds one line per opening and per jump."""
     lines = [line for opening in openings for line in opening.truth(start_ns)]
@@ -88,19 +102,22 @@ def simulated_weld(
     severity: float = 1.0,
     seed: int = 1,
     start_ns: int = 0,
+    set: TestSet = "",
 ) -> SimulatedWeld:
     """Simulate one weld.
 
     Args:
         config: The cell; its `session` draws recipe and nuisances, its `seed` the device clocks.
-        weld_class: One of `CLASS_LABELS`.
+        weld_class: One of `CLASS_LABELS`; in a test-only set, one of `SET_CLASSES`.
         severity: 0..1; ignored by good welds.
         seed: Seed of the weld.
         start_ns: Cell time at which the weld's cycle begins.
+        set: Test-only set in which process and result do not belong together (see `plan_set`).
 
     Raises:
-        ValueError: The class cannot be simulated or the severity is out of range.
+        ValueError: The class or the set cannot be simulated, or the severity is out of range.
     """
     clocks = draw_clocks(config)
-    take = Take(config, clocks, plan_weld(config, weld_class, severity, seed), 0.0)
-    return SimulatedWeld(config, take, clocks, start_ns)
+    plan = plan_set(config, set, weld_class, severity, seed)
+    take = Take(config, clocks, plan.process, 0.0, plan.result)
+    return SimulatedWeld(config, plan, take, clocks, start_ns)
