@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
@@ -118,13 +118,14 @@ def _live(
     judged: bool = True,
 ) -> "Supervisor":
     """Check the cell file and prepare the processes that serve it."""
-    from recordings.capture import inject_faults
     from recordings.cell import build_drivers, load_cell
     from recordings.runtime import Runtime, default_runtime
     from recordings.supervisor import Supervisor
 
     loaded = load_cell(cell)
     if inject:
+        from recordings.capture import inject_faults
+
         inject_faults(build_drivers(loaded)[1], inject)
     place = Runtime(runtime or default_runtime(loaded.name))
     shared = ["--runtime", str(place.folder), *(["--cell", str(cell.resolve())] if cell else [])]
@@ -391,6 +392,12 @@ def simulate(
     severity: Annotated[float | None, typer.Option("--severity", help="0-1; without it, drawn from 0.5-1.")] = None,
     seed: Annotated[int, typer.Option("--seed")] = 1,
     per_session: Annotated[int, typer.Option("--per-session", help="Welds per session.")] = 20,
+    test_set: Annotated[
+        Literal["", "swap", "silent_part", "process_only"], typer.Option("--set", help="A set for testing only.")
+    ] = "",
+    recipes: Annotated[
+        Literal["all", "train", "test"], typer.Option("--recipes", help="Pool of recipes; train and test share none.")
+    ] = "all",
     cell: CellOption = None,
     workers: Annotated[int, typer.Option("--workers")] = 2,
     as_json: JsonOption = False,
@@ -401,7 +408,7 @@ def simulate(
     from recordings.simulate import simulate as write
 
     span = (0.5, 1.0) if severity is None else (severity, severity)
-    orders = plan(n, classes or ["good"], span, seed, per_session)
+    orders = plan(n, classes or [], span, seed, per_session, set=test_set, recipes=recipes)
     _print(write(orders, load_cell(cell), out, workers=workers, progress=_progress("simulated")), as_json)
 
 

@@ -63,7 +63,12 @@ def run_gui(
 
     window.page.painted.connect(painted)
     hooks = report_exceptions(window)
-    old_signals = {kind: signal.signal(kind, lambda *_: app.exit(0)) for kind in (signal.SIGINT, signal.SIGTERM)}
+
+    def quit_soon(*_: object) -> None:
+        # Asked for through the event loop: a loop that has not begun yet would forget it.
+        QTimer.singleShot(0, lambda: app.exit(0))
+
+    old_signals = {kind: signal.signal(kind, quit_soon) for kind in (signal.SIGINT, signal.SIGTERM)}
     window.appear()
     if for_s is not None:
         QTimer.singleShot(round(for_s * 1000), lambda: app.exit(0))

@@ -16,6 +16,7 @@ from typing import Any, Final
 from acquisition.packet import Event, Packet, Photo
 from acquisition.transport import Subscriber
 from recordings.loss import item_range
+from recordings.manifest import Manifest
 from recordings.reader import WeldReader
 from recordings.recovery import RecoveryReport, recover
 from recordings.runtime import Runtime
@@ -62,9 +63,14 @@ _INSTANTS: Final = (("weld_open", 0.3), ("arc_on", 3.5), ("arc_off", 2.5), ("wel
 
 @dataclass
 class Witness:
-    """What a reader outside the capture process saw before the kill: per stream the order and end of every packet."""
+    """What a reader outside the capture process saw before the kill.
 
-    ends: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    Attributes:
+        packets: Per stream the order, first item and end (item after the last one) of every packet.
+        seen: Kinds of the events.
+    """
+
+    packets: dict[str, list[tuple[int, int, int]]] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
 
     def note(self, packet: Packet) -> None:
@@ -73,12 +79,13 @@ class Witness:
             self.seen.add(packet.payload.kind)
         elif not isinstance(packet.payload, Photo):
             first, count = item_range(packet)
-            self.ends.setdefault(packet.stream, []).append((packet.order, first + count))
+            self.packets.setdefault(packet.stream, []).append((packet.order, first, first + count))
 
-    def end(self, stream: str, last_order: int | None) -> int | None:
-        """Number of the item after the stream's last one in a weld that ends with `last_order` (None: never ended)."""
-        ends = [end for order, end in self.ends.get(stream, ()) if last_order is None or order <= last_order]
-        return ends[-1] if ends else None
+    def span(self, stream: str, manifest: Manifest) -> tuple[int, int]:
+        """First item and end of what was seen of a stream's part in a weld."""
+        last_order = manifest.last_order or sys.maxsize
+        mine = [p for p in self.packets.get(stream, ()) if manifest.first_order <= p[0] <= last_order]
+        return (mine[0][1], mine[-1][2]) if mine else (0, 0)
 
 
 def survive(out: Path | None, trials: int) -> dict[str, Any]:
@@ -88,7 +95,11 @@ def survive(out: Path | None, trials: int) -> dict[str, Any]:
         Trials, unreadable welds, the worst and mean loss per stream in seconds (last item seen by an outside witness
         against last item on disk), and in how many trials the reported loss was not the witnessed one.
     """
-    base = Path(tempfile.mkdtemp(prefix="survive-", dir=out))
+    with tempfile.TemporaryDirectory(prefix="survive-", dir=out) as base:
+        return _survive(Path(base), trials)
+
+
+def _survive(base: Path, trials: int) -> dict[str, Any]:
     draw = random.Random(1)
     losses: dict[str, list[float]] = {}
     unreadable: list[str] = []
@@ -111,7 +122,7 @@ def survive(out: Path | None, trials: int) -> dict[str, Any]:
         for weld in find_welds(root) if _any_weld(root) else []:
             unreadable += _unreadable(weld)
         print(f"{trial + 1} of {trials} killed", file=sys.stderr, flush=True)  # noqa: T201  # progress of a bench
-    result = {
+    return {
         "trials": trials,
         "welds_open_when_killed": killed_open,
         "unreadable": unreadable,
@@ -121,8 +132,6 @@ def survive(out: Path | None, trials: int) -> dict[str, Any]:
             for name, values in losses.items()
         },
     }
-    shutil.rmtree(base, ignore_errors=True)
-    return result
 
 
 def _any_weld(root: Path) -> bool:
@@ -171,13 +180,11 @@ def compare(report: RecoveryReport, witness: Witness) -> dict[str, tuple[float, 
     """
     reader = WeldReader(report.path)
     found: dict[str, tuple[float, str | None]] = {}
-    on_disk: dict[str, int] = {}
-    for packet in reader.packets():
-        if packet.stream in reader.infos and packet.stream in witness.ends:
-            on_disk[packet.stream] = sum(item_range(packet))
-    for name, end in on_disk.items():
+    on_disk = {p.stream: sum(item_range(p)) for p in reader.packets() if p.stream in witness.packets}
+    for name in witness.packets.keys() & reader.infos.keys():
         rate_hz = reader.infos[name].rate_hz
-        missing = max(0, (witness.end(name, reader.manifest.last_order) or 0) - end)
+        first, end = witness.span(name, reader.manifest)
+        missing = max(0, end - on_disk.get(name, first))
         reported = report.losses[name]["items"] if name in report.losses else 0
         # A packet is published just before it is marked as received; what then was on its way to the witness is lost.
         differs = not missing - max(1, 0.03 * rate_hz) <= reported <= missing + 2 + 0.3 * rate_hz

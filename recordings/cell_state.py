@@ -53,7 +53,7 @@ class CellState:
     _alarm_number: int = 0
     _counts: deque[tuple[int, dict[str, int]]] = field(default_factory=deque)
     _disk: deque[tuple[float, int]] = field(default_factory=deque)
-    _first_offsets: dict[str, int] = field(default_factory=dict)
+    _first_offsets: dict[tuple[str, int], int] = field(default_factory=dict)
     _origins: dict[str, int] = field(default_factory=dict)
 
     def alarm(self, text: str, level: Literal["warning", "error"] = "warning") -> None:
@@ -80,8 +80,7 @@ class CellState:
                 seconds=data["seconds"],
                 reason=data["reason"],
             )
-            # Of a stream that stays silent every weld tells what it lacks so far: the newest word is the whole gap.
-            self.gaps = [g for g in self.gaps if (g.stream, g.t_ns) != (gap.stream, gap.t_ns)] + [gap]
+            self.gaps.append(gap)
         elif event.kind == "stream_lost":
             self.alarm(f"{data['stream']}: {data['reason']}; check its cable and power")
         if event.weld is None:
@@ -200,7 +199,7 @@ class CellState:
             model = ingest.clocks.model(name, segment)
             offset_ms = None
             if model is not None:
-                reference = self._first_offsets.setdefault(name, model.offset_ns)
+                reference = self._first_offsets.setdefault((name, segment), model.offset_ns)
                 offset_ms = (model.offset_ns - reference) / 1e6
             silent = tracker.silent_loss(now_ns) if tracker and name in ingest.lost else None
             rows.append(
@@ -247,7 +246,8 @@ class CellState:
         streams = {}
         for row in self.stream_rows(ingest, drivers, ended_ns):
             gaps = [gap for gap in self.gaps if gap.stream == row.name]
-            silent = ingest.losses[row.name].silent_loss(ended_ns) if row.name in ingest.lost else None
+            tracker = ingest.losses.get(row.name)
+            silent = tracker.silent_loss(ended_ns) if tracker and row.name in ingest.lost else None
             if silent is not None:
                 gap = Gap(
                     stream=row.name,
@@ -256,7 +256,7 @@ class CellState:
                     seconds=silent.missing / ingest.infos[row.name].rate_hz,
                     reason=silent.reason,
                 )
-                gaps = [g for g in gaps if g.t_ns != silent.t_ns] + [gap]
+                gaps.append(gap)
             clock = {"offset_ms": row.offset_ms, "drift_ppm": row.drift_ppm, "sigma_ms": row.sigma_ms}
             streams[row.name] = {
                 "kind": row.modality,

@@ -241,6 +241,7 @@ class RecorderCore:
             return
         self._write(key, clock_snapshot(event))
         self._write(key, (item for item in self._ring if item.order >= first_order))
+        self._with_writer(key, lambda writer: writer.flush())  # the pre-roll is older than a kill may cost
 
     def _note(self, weld: WeldFile, event: Event) -> None:
         """Keep the manifest in step with the weld's own events."""

@@ -84,7 +84,7 @@ class Supervisor:
         """The child process of a role that this supervisor started, or None."""
         return self._children.get(role)
 
-    def shutdown(self, timeout_s: float = 45.0) -> None:
+    def shutdown(self, timeout_s: float = 60.0) -> None:
         """Ask capture to finish what is open, then end the detector; returns when both are gone or time is up."""
         deadline = time.monotonic() + timeout_s
         if self.runtime.holder("capture") is not None:
