@@ -67,7 +67,7 @@ def test_capture_and_detector_outlive_the_screen_and_the_next_one_attaches(place
             second.process.send_signal(signal.SIGTERM)
             done = second.finish()
     assert done.code == 0, done.err
-    assert all(gone(pid) for pid in pids.values())
+    wait_until(lambda: all(gone(pid) for pid in pids.values()), "both processes to end")
     assert place.pids() == {}
     reports = verify(place.root)
     assert all(report.ok and not report.losses and report.state == "finalised" for report in reports), reports
