@@ -180,7 +180,8 @@ def _run_headless(supervisor: "Supervisor", as_json: bool) -> None:
 def _run_lines(summary: dict[str, Any]) -> Iterator[str]:
     for weld in summary["welds"]:
         yield f"{weld['key']}  {weld['verdict']:7}  {weld['reason']}"
-        yield f"    recorded in {weld['path']}" + (f"  ({weld['problem']})" if weld["problem"] else "")
+        note = weld["problem"] or ("" if weld["complete"] else "cut short: capture was stopped while it burnt")
+        yield f"    recorded in {weld['path']}" + (f"  ({note})" if note else "")
     for name, stream in summary["streams"].items():
         yield f"{name}: {stream['received']} received, {stream['dropped']} dropped, {stream['rate_hz']:g} per second"
     latency = summary["latency_ms"]["window_to_verdict"]

@@ -55,6 +55,7 @@ class CellState:
     _disk: deque[tuple[float, int]] = field(default_factory=deque)
     _first_offsets: dict[tuple[str, int], int] = field(default_factory=dict)
     _origins: dict[str, int] = field(default_factory=dict)
+    _cut: set[str] = field(default_factory=set)
 
     def alarm(self, text: str, level: Literal["warning", "error"] = "warning") -> None:
         """Raise an alarm, in the log too, unless the same one stands already."""
@@ -108,6 +109,8 @@ class CellState:
             self._change(event.weld, phase=phases[event.kind])
         if event.kind == "arc_off":
             self._change(event.weld, arc_off_ns=event.t_ns)
+            if data["source"] == "shutdown":
+                self._cut.add(event.weld)
 
     def photo(self, weld: str | None) -> None:
         """Count a photo of a weld."""
@@ -291,6 +294,7 @@ class CellState:
             "reason": verdict.reason if verdict else "no detector judged this weld",
             "score": verdict.score if verdict else None,
             "p_value": verdict.p_value if verdict else None,
+            "complete": weld.arc_off_ns is not None and weld.key not in self._cut,
             "problem": weld.problem,
         }
 

@@ -177,12 +177,12 @@ class Ingest:
             self._open(now_ns, "manual", now_ns, out)
         return out
 
-    def stop_weld(self, now_ns: int) -> list[Packet]:
-        """End the weld that is being recorded by hand."""
+    def stop_weld(self, now_ns: int, source: str = "manual") -> list[Packet]:
+        """End the weld that is being recorded, by hand or because of `source`."""
         out: list[Packet] = []
         weld = self.recording
         if weld is not None and weld.phase == "welding":
-            self._close_arc(weld, now_ns, "manual", now_ns, out)
+            self._close_arc(weld, now_ns, source, now_ns, out)
         return out
 
     def mark(self, now_ns: int, note: str) -> list[Packet]:
@@ -193,8 +193,8 @@ class Ingest:
         return out
 
     def finish(self, now_ns: int) -> list[Packet]:
-        """End everything now, because the capture process stops."""
-        out = self.stop_weld(now_ns)
+        """End everything now, because the capture process stops; a burning arc is cut off (source `shutdown`)."""
+        out = self.stop_weld(now_ns, "shutdown")
         for weld in list(self.welds.values()):
             if weld.phase == "post-roll":
                 self._close(weld, now_ns, out)
