@@ -235,13 +235,15 @@ class RecorderCore:
             marker = self.root / OPEN_WELDS / key
             marker.parent.mkdir(parents=True, exist_ok=True)
             marker.write_text(str(folder.relative_to(self.root)), encoding="utf-8")
-            weld.writer = WeldWriter(folder, manifest, self._encoders)
+            before = [item for item in self._ring if item.order >= first_order]
+            weld.writer = WeldWriter(folder, manifest, self._encoders, expected=before)
         except (OSError, RecordingError) as error:
             self._failed(weld, error)
             return
         self._write(key, clock_snapshot(event))
-        self._write(key, (item for item in self._ring if item.order >= first_order))
-        self._with_writer(key, lambda writer: writer.flush())  # the pre-roll is older than a kill may cost
+        self._write(key, before)
+        self._with_writer(key, lambda writer: writer.flush())
+        self._with_writer(key, lambda writer: writer.save_manifest())
 
     def _note(self, weld: WeldFile, event: Event) -> None:
         """Keep the manifest in step with the weld's own events."""

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -49,7 +49,13 @@ class WeldWriter:
     """
 
     def __init__(
-        self, folder: Path, manifest: Manifest, encoders: Mapping[str, VideoEncoder], *, flush_s: float = 0.25
+        self,
+        folder: Path,
+        manifest: Manifest,
+        encoders: Mapping[str, VideoEncoder],
+        *,
+        flush_s: float = 0.25,
+        expected: Sequence[Packet | EncodedFrame] = (),
     ) -> None:
         """Create the folder, the manifest (state `open`) and the marks file; the rest comes with its first item.
 
@@ -59,6 +65,8 @@ class WeldWriter:
             encoders: The encoder of every video stream that is encoded here. A video stream of another codec (an
                 imported file that the caller puts into the folder) only gets its frame index written.
             flush_s: Longest packet time that a table row waits in memory.
+            expected: The pre-roll that will be written next, so that a kill before that is reported as its loss; the
+                caller then calls `save_manifest` once it is written.
 
         Raises:
             RecordingError: The folder cannot be made, or holds a weld.
@@ -88,7 +96,10 @@ class WeldWriter:
                 record.codec = record.codec or _CODECS[record.info.modality]
                 if record.info.modality == "video" and name in encoders:
                     record.codec = encoders[name].codec
-            store_manifest(folder, manifest)
+            for item in expected:
+                self._note(item)
+            # The pre-roll is older than a kill may cost: no waiting for the disk until it is written.
+            store_manifest(folder, manifest, durable=not expected)
 
     @contextlib.contextmanager
     def _guard(self, path: Path) -> Iterator[None]:

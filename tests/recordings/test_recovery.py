@@ -15,7 +15,8 @@ from recordings.reader import WeldReader
 from recordings.recovery import RecoveryReport, recover
 from recordings.verify import verify
 from recordings.weld_folder import MANIFEST, MARKS, WeldError
-from tests.recordings.synthetic_weld import INFOS, Cell, Recording, same
+from recordings.weld_writer import WeldWriter
+from tests.recordings.synthetic_weld import INFOS, Cell, Recording, manifest, same
 
 CHECKOUT = Path(__file__).parents[2]
 STREAMS = ("camera", "microphone", "process")
@@ -238,3 +239,14 @@ def test_packets_after_the_close_are_not_this_welds_loss(tmp_path: Path, sent: l
     recording.writer.received(cell.rows(400, 4.0))  # the ingest thread is ahead of the close
     recording.writer.abandon()
     assert "process" not in recover(tmp_path / "w")[0].losses
+
+
+def test_a_kill_before_the_pre_roll_is_written_is_reported_as_its_loss(tmp_path: Path, sent: list[Packet]) -> None:
+    before = [packet for packet in sent if packet.stream in INFOS][:60]
+    WeldWriter(tmp_path / "w", manifest(INFOS), {}, expected=before).abandon()
+    (report,) = recover(tmp_path / "w")
+    assert report.ok
+    expected: Counter[str] = Counter()
+    for packet in before:
+        expected[packet.stream] += _items(packet)
+    assert {name: loss["items"] for name, loss in report.losses.items()} == dict(expected)
