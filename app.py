@@ -418,17 +418,16 @@ def simulate(
 
 @app.command()
 def train(
-    model: Annotated[str, typer.Argument(help="statistics")],
+    model: Annotated[str, typer.Argument(help="statistics or causal-film")],
     data: DataOption,
-    out: Annotated[Path, typer.Option("--out", help="Run folder.")],
+    out: Annotated[Path, typer.Option("--out", help="Run folder; a run that was killed goes on.")],
+    config: Annotated[Path | None, typer.Option("--config", help="Settings of the run, TOML.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Fit a detector on good welds."""
-    from models.training import train_statistics
+    from models.training import train as fit
 
-    if model != "statistics":
-        raise typer.Exit(_fail(f"no model '{model}'; there is: statistics", 2))
-    _print(train_statistics(data, out, progress=_say), as_json)
+    _print(fit(model, data, out, config=config, progress=_say), as_json)
 
 
 @app.command()
@@ -450,12 +449,14 @@ def evaluate(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder or checkpoint.")],
     data: DataOption,
     split: Annotated[str | None, typer.Option("--split", help="Only welds of this split (TRAIN, VAL, TEST).")] = None,
+    floor: Annotated[Path | None, typer.Option("--floor", help="Statistics checkpoint to compare with.")] = None,
+    report: Annotated[Path | None, typer.Option("--report", help="Folder for plots and one HTML page.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Judge welds with known labels and say honestly how well it went."""
     from models.evaluation import evaluate as judge
 
-    _print(judge(run_folder, data, split=split, progress=_say), as_json)
+    _print(judge(run_folder, data, split=split, floor=floor, report=report, progress=_say), as_json)
 
 
 @app.command()

@@ -17,12 +17,15 @@ from safetensors.numpy import load, save
 
 from models.conformal import Calibration
 from models.detector_contract import PATTERNS, Detector, DetectorError
-from models.statistics import StatisticsDetector
 from sync.sample import SampleSpec
 
 VERSION: Final = 1
 ARRAYS: Final = "model.safetensors"
 DESCRIPTION: Final = "model.json"
+
+
+DETECTORS: Final = ("statistics", "causal-film")
+"""Kinds of detector that a checkpoint can hold; the code of each is loaded when it is needed."""
 
 
 class CalibrationRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -41,8 +44,10 @@ class TrainingRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         welds: Keys of the training welds; they may never calibrate or test it.
         sessions: Their sessions, each once.
         held_out: Keys of good welds that training set aside for calibration.
+        validation: Keys of welds that stopped the training; they may never calibrate or test it either.
         digest: XXH3-128 (hex) over the manifests of the training welds.
         utc: When, ISO 8601.
+        seconds: Wall time that it took, where known.
     """
 
     welds: list[str]
@@ -50,10 +55,24 @@ class TrainingRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     held_out: list[str]
     digest: str
     utc: str
+    validation: list[str] = []
+    seconds: float | None = None
 
 
 class Description(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`model.json`."""
+    """`model.json`.
+
+    Attributes:
+        version: Of this format.
+        detector: One of `DETECTORS`.
+        spec: What samples are cut to.
+        training: What it was fitted on.
+        calibrations: Of which cells.
+        patterns: Presence patterns that calibrations have a row for.
+        arrays_digest: XXH3-128 (hex) over `model.safetensors`.
+        versions: Of what it was made with.
+        configuration: What the detector needs beside arrays; empty for statistics.
+    """
 
     version: int
     detector: str
@@ -63,6 +82,7 @@ class Description(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     patterns: list[list[str]]
     arrays_digest: str
     versions: dict[str, str]
+    configuration: dict[str, Any] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,12 +109,10 @@ class Checkpoint:
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint; the description is replaced last, so that a half-written one is noticed by its digest."""
-    if not isinstance(checkpoint.detector, StatisticsDetector):
-        raise DetectorError(f"{checkpoint.detector.name}: this version saves only the detector 'statistics'")
     arrays = dict(checkpoint.detector.state())
     calibrations = list(checkpoint.calibrations.values())
     arrays |= {f"calibration.{i}": c.scores for i, c in enumerate(calibrations)}
-    data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    data = save({name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()})
     description = Description(
         version=VERSION,
         detector=checkpoint.detector.name,
@@ -106,7 +124,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         ],
         patterns=[list(p) for p in PATTERNS],
         arrays_digest=xxhash.xxh3_128_hexdigest(data),
-        versions={"python": platform.python_version()} | {n: version(n) for n in ("numpy", "scipy", "scikit-learn")},
+        versions={"python": platform.python_version()} | {n: version(n) for n in checkpoint.detector.made_with},
+        configuration=checkpoint.detector.configuration(),
     )
     folder.mkdir(parents=True, exist_ok=True)
     text = msgspec.json.format(msgspec.json.encode(description), indent=1)
@@ -139,7 +158,7 @@ def load_checkpoint(folder: Path, spec: SampleSpec | None = None) -> Checkpoint:
     except SafetensorError as error:
         raise DetectorError(f"{folder / ARRAYS}: {error}; copy the checkpoint again or train it again") from error
     try:
-        detector = StatisticsDetector.from_state(description.spec, arrays)
+        detector = _detector(description, arrays)
     except DetectorError as error:
         raise DetectorError(f"{folder}: {error}") from error
     calibrations = {}
@@ -162,6 +181,17 @@ def load_checkpoint(folder: Path, spec: SampleSpec | None = None) -> Checkpoint:
     )
 
 
+def _detector(description: Description, arrays: dict[str, Any]) -> Detector:
+    """Make the detector; torch is loaded for a network only."""
+    if description.detector == "statistics":
+        from models.statistics import StatisticsDetector
+
+        return StatisticsDetector.from_state(description.spec, arrays)
+    from models.film_detector import FilmDetector
+
+    return FilmDetector.from_state(description.spec, description.configuration, arrays)
+
+
 def _read(folder: Path) -> tuple[Description, bytes]:
     """Read both files and check that they belong to each other and to this version."""
     try:
@@ -170,10 +200,10 @@ def _read(folder: Path) -> tuple[Description, bytes]:
         raise DetectorError(f"{folder}: no checkpoint ({error.strerror}: {error.filename}); train one first") from error
     try:
         found = msgspec.json.decode(text, type=dict[str, Any])
-        if found.get("version") != VERSION or found.get("detector") != StatisticsDetector.name:
+        if found.get("version") != VERSION or found.get("detector") not in DETECTORS:
             raise DetectorError(
                 f"{folder}: a '{found.get('detector')}' checkpoint of version {found.get('version')}; "
-                f"this program reads 'statistics' of version {VERSION}: train it again"
+                f"this program reads {' and '.join(DETECTORS)} of version {VERSION}: train it again"
             )
         description = msgspec.convert(found, Description)
     except msgspec.MsgspecError as error:

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -55,13 +55,14 @@ class Encoded:
     Attributes:
         index: Window index, or -1 for photos.
         present: Modalities that cover at least 90 % of the window and were encoded.
-        values: One float64 array per present modality (statistics, tokens, ...); NaN = could not be measured.
+        values: Float arrays by name: one per present modality (statistics, tokens, ...), NaN = could not be measured,
+            and what a detector has made of several of them, per presence pattern.
         phases: Phase of each present process modality, told from its own contents alone.
     """
 
     index: int
     present: Pattern
-    values: dict[str, npt.NDArray[np.float64]]
+    values: dict[str, npt.NDArray[Any]]
     phases: dict[str, Phase] = field(default_factory=dict)
 
     def phase(self, pattern: Pattern) -> Phase:
@@ -76,10 +77,12 @@ class Detector(ABC):
     Attributes:
         name: What the user calls it.
         spec: What its samples must be cut to.
+        made_with: Packages on whose versions its numbers depend.
     """
 
     name: str
     spec: SampleSpec
+    made_with: tuple[str, ...] = ("numpy", "scipy", "scikit-learn")
 
     @abstractmethod
     def encode_window(self, window: Weld4MSample) -> Encoded:
@@ -106,8 +109,21 @@ class Detector(ABC):
         """Judge the whole weld, photos included, by the modalities of `pattern`."""
 
     @abstractmethod
-    def state(self) -> dict[str, npt.NDArray[np.float64]]:
+    def state(self) -> dict[str, npt.NDArray[Any]]:
         """Give every fitted array by name, as a checkpoint keeps them."""
+
+    def configuration(self) -> dict[str, Any]:
+        """Give what it takes beside `state` to make it again, as JSON."""
+        return {}
+
+    def parameters(self) -> int:
+        """Count the numbers that were fitted."""
+        return sum(int(array.size) for array in self.state().values())
+
+    def disagreement(self, windows: Sequence[Encoded], photos: Encoded, pattern: Pattern) -> dict[str, float]:
+        """Tell where result and process disagree most: names and z-scores, largest first; empty if it cannot say."""
+        del windows, photos, pattern
+        return {}
 
     def process_score(self, window: Weld4MSample) -> float:
         """Judge one window by everything present in it."""

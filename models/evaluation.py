@@ -23,8 +23,10 @@ from models.metrics import (
     f1_max,
     fpr_at_tpr,
 )
-from models.training import CACHE, GOOD, weld_scores
-from models.weld_features import FoundWeld, Progress, encoded_welds, found_welds
+from models.report_details import GOOD, ReportDetails, RowScores
+from models.training import CACHE, weld_scores
+from models.weld_features import FoundWeld, Progress, encoded_by, found_welds
+from recordings.manifest import Manifest
 from recordings.verdict import CLASSES
 from sync.sample import SampleSpec, Weld4MSample
 
@@ -33,7 +35,7 @@ ROWS: Final[tuple[Pattern, ...]] = (MODALITIES, PROCESS, *((m,) for m in MODALIT
 _NOT_MEASURED: Final = dict.fromkeys(
     (
         *("accuracy", "macro_f1", "per_class_f1", "aupro_30", "aupro_05", "aupro_01"),
-        *("p_auroc", "pro", "iou", "dice", "train_s"),
+        *("p_auroc", "pro", "iou", "dice"),
     )
 )
 """Numbers of classifiers and of pixel maps, which this detector does not have."""
@@ -46,6 +48,8 @@ def evaluate(
     split: str | None = None,
     alpha: float = 0.05,
     seed: int = 0,
+    floor: Path | None = None,
+    report: Path | None = None,
     progress: Progress = lambda _: None,
 ) -> dict[str, Any]:
     """Evaluate a checkpoint on the labelled welds of `data` that it was neither fitted nor calibrated on.
@@ -56,6 +60,8 @@ def evaluate(
         split: Only welds whose metadata name this split.
         alpha: False-alarm rate aimed at.
         seed: Of the bootstrap.
+        floor: Another checkpoint, whose rows follow: the statistics floor, to compare with.
+        report: Folder that gets plots and one HTML page.
         progress: Takes lines for the user.
 
     Returns:
@@ -64,8 +70,29 @@ def evaluate(
     Raises:
         DetectorError: The checkpoint cannot be read, or no labelled weld is left.
     """
+    result, details = evaluate_in_detail(run, data, split=split, alpha=alpha, seed=seed, progress=progress)
+    beside = None
+    if floor is not None:
+        progress(f"the same welds by {floor}")
+        beside = evaluate_in_detail(floor, data, split=split, alpha=alpha, seed=seed, progress=progress)
+    if report is not None:
+        from models.report import write_report
+
+        progress(f"report: {write_report(result, details, report, floor=beside)}")
+    if beside is not None:
+        result["protocol"]["floor"] = beside[0]["protocol"]["checkpoint"]
+        result["rows"] = result["rows"] + beside[0]["rows"]
+    return result
+
+
+def evaluate_in_detail(
+    run: Path, data: Path, *, split: str | None, alpha: float, seed: int, progress: Progress
+) -> tuple[dict[str, Any], ReportDetails]:
+    """Evaluate as `evaluate` does, and give the score of every weld too, as a report needs it."""
     checkpoint = load_checkpoint(run)
-    used = set(checkpoint.training.welds) | {k for c in checkpoint.calibrations.values() for k in c.welds}
+    used = {*checkpoint.training.welds, *checkpoint.training.validation} | {
+        k for c in checkpoint.calibrations.values() for k in c.welds
+    }
     labelled = [
         w for w in found_welds(data) if w.manifest.label >= 0 and split in (None, w.manifest.metadata.get("split"))
     ]
@@ -78,7 +105,7 @@ def evaluate(
     leaked = sorted({w.manifest.session for w in welds} & known)
     if leaked:
         progress(f"warning: {len(leaked)} sessions ({leaked[0]}, ...) are also in the training set: the split leaks")
-    encoded = {w.key: w for w in encoded_welds(welds, checkpoint.detector.spec, run / CACHE, progress) if w.windows}
+    encoded = {w.key: w for w in encoded_by(checkpoint.detector, welds, run / CACHE, progress) if w.windows}
     welds = [w for w in welds if w.manifest.key in encoded]
     scores = np.array([weld_scores(checkpoint.detector, encoded[w.manifest.key]) for w in welds])
     latency = latency_ms(checkpoint)
@@ -96,7 +123,31 @@ def evaluate(
         "sessions": len({w.manifest.session for w in welds}),
         "checkpoint": checkpoint.title,
     }
-    return {"protocol": protocol, "rows": rows}
+    details = ReportDetails(
+        keys=tuple(w.manifest.key for w in welds),
+        classes=tuple(class_of(w.manifest) for w in welds),
+        sessions=tuple(w.manifest.session for w in welds),
+        known_sessions=frozenset(known),
+        rows=tuple(_row_scores(checkpoint, tuple(row["modalities"]), welds, scores) for row in rows),
+    )
+    return {"protocol": protocol, "rows": rows}, details
+
+
+def class_of(manifest: Manifest) -> str:
+    """Name what a weld is: its class, or the test-only set `swap`, whose process and bead are each good."""
+    return "swap" if manifest.metadata.get("set") == "swap" else CLASSES[manifest.label]
+
+
+def _row_scores(checkpoint: Checkpoint, pattern: Pattern, welds: Sequence[FoundWeld], scores: Values) -> RowScores:
+    """Give every weld's score under `pattern` and its p-value in its own cell (NaN where there is none)."""
+    column = scores[:, PATTERNS.index(pattern)]
+    good = {cell: calibration.of(pattern) for cell, calibration in checkpoint.calibrations.items()}
+    p_values = np.full(len(welds), np.nan)
+    for i, weld in enumerate(welds):
+        mine = good.get(weld.manifest.cell)
+        if mine is not None and mine.size and np.isfinite(column[i]):
+            p_values[i] = p_value(mine, float(column[i]))
+    return RowScores(modalities=pattern, scores=column, p_values=p_values)
 
 
 def _row(
@@ -110,8 +161,8 @@ def _row(
     judged = ~np.isnan(scores)
     kept = [w for w, ok in zip(welds, judged, strict=True) if ok]
     score = scores[judged]
-    labels = np.array([w.manifest.label for w in kept])
-    bad: Flags = labels != GOOD
+    classes = np.array([class_of(w.manifest) for w in kept])
+    bad: Flags = classes != GOOD
     interval = bootstrap_interval(auroc, score, bad, seed=seed)
     recipes = np.array([str(w.manifest.metadata.get("recipe", "")) for w in kept])
     return {
@@ -124,15 +175,16 @@ def _row(
         "prevalence": float(bad.mean()),
         "fpr95": fpr_at_tpr(score, bad),
         "per_class": {
-            CLASSES[c]: auroc(score[(labels == c) | ~bad], bad[(labels == c) | ~bad])
-            for c in sorted(set(labels.tolist()) - {GOOD})
+            c: auroc(score[(classes == c) | ~bad], bad[(classes == c) | ~bad])
+            for c in sorted(set(classes.tolist()) - {GOOD})
         },
         "per_recipe": {r: auroc(score[recipes == r], bad[recipes == r]) for r in sorted(set(recipes)) if r} or None,
         "false_alarms": _alarms(
             checkpoint, pattern, [w for w, b in zip(kept, bad, strict=True) if not b], score[~bad], alpha
         ),
         "detections": _alarms(checkpoint, pattern, [w for w, b in zip(kept, bad, strict=True) if b], score[bad], alpha),
-        "params": sum(int(a.size) for a in checkpoint.detector.state().values()),
+        "params": checkpoint.detector.parameters(),
+        "train_s": checkpoint.training.seconds,
         **_NOT_MEASURED,
     }
 

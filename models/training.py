@@ -1,4 +1,4 @@
-"""`train statistics` and `calibrate`: fit on good welds, then ask good welds that the fit never saw what is normal."""
+"""`train` and `calibrate`: fit on good welds, then ask good welds that the fit never saw what is normal."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,15 +11,74 @@ import numpy as np
 import xxhash
 
 from acquisition.packet import MODALITIES
-from models.checkpoint import Checkpoint, TrainingRecord, load_checkpoint, save_checkpoint
+from models.checkpoint import DETECTORS, Checkpoint, TrainingRecord, load_checkpoint, save_checkpoint
 from models.conformal import Calibration, false_alarm_range, welds_needed
 from models.detector_contract import PATTERNS, PHOTOS, Detector, DetectorError
 from models.statistics import EncodedWeld, StatisticsDetector
-from models.weld_features import FoundWeld, Progress, encoded_welds, found_welds
+from models.weld_features import FoundWeld, Progress, encoded_by, encoded_welds, found_welds
 from sync.sample import SampleSpec
 
 GOOD: Final = 0
 CACHE: Final = "features"
+
+
+def train(
+    model: str, data: Path, out: Path, *, config: Path | None = None, progress: Progress = lambda _: None
+) -> dict[str, Any]:
+    """Train one of `DETECTORS`.
+
+    Args:
+        model: Its name.
+        data: Folder tree of welds. Where welds carry a `split` in their metadata, only TRAIN is used.
+        out: Folder of the run, which is its checkpoint. A run that was killed goes on with the same arguments.
+        config: Settings in TOML; `statistics` has none.
+        progress: Takes lines for the user.
+
+    Returns:
+        Counts, as JSON.
+
+    Raises:
+        DetectorError: The model is unknown, a setting is wrong, the welds are too few or too bad, or it went wrong.
+    """
+    if model == "causal-film":
+        return train_network(data, out, config=config, progress=progress)
+    if model != "statistics":
+        raise DetectorError(f"no model '{model}'; there are: {', '.join(DETECTORS)}")
+    if config is not None:
+        raise DetectorError(f"{config}: 'statistics' has no settings; leave --config out")
+    return train_statistics(data, out, progress=progress)
+
+
+def train_network(
+    data: Path, out: Path, *, config: Path | None = None, progress: Progress = lambda _: None
+) -> dict[str, Any]:
+    """Train Causal-FiLM and calibrate it on whole sessions held out; see `train`."""
+    from models.film_run import save_record, train_causal_film
+
+    welds = training_welds(data)
+    checkpoint, encoded, record = train_causal_film(welds, out, config=config, progress=progress)
+    by_key = {w.key: w for w in encoded}
+    calibrators = [w for w in welds if w.manifest.key in by_key]
+    calibrations = calibrations_of(checkpoint.detector, calibrators, by_key, progress)
+    save_checkpoint(out, replace(checkpoint, calibrations=calibrations))
+    save_record(out, record)
+    return {
+        "run": str(out),
+        "trained_on": {"welds": record.welds["fit"], "sessions": len(checkpoint.training.sessions)},
+        "parameters": record.parameters,
+        "seconds": record.seconds,
+        "collapse": {name: record.training[-1].figures.get(name) for name in ("cosine", "std", "rank")},
+        "calibrated": [_summary(c) for c in calibrations.values()],
+    }
+
+
+def training_welds(data: Path) -> list[FoundWeld]:
+    """List the complete welds at or below `data` that may train: of no other split, and of no set for testing only."""
+    return [
+        w
+        for w in found_welds(data)
+        if str(w.manifest.metadata.get("split", "TRAIN")).upper() == "TRAIN" and not w.manifest.metadata.get("set")
+    ]
 
 
 def train_statistics(
@@ -48,7 +107,7 @@ def train_statistics(
         DetectorError: There are too few good welds.
     """
     spec = spec or SampleSpec()
-    found = [w for w in found_welds(data) if str(w.manifest.metadata.get("split", "TRAIN")).upper() == "TRAIN"]
+    found = training_welds(data)
     good = [w for w in found if w.manifest.label == GOOD]
     sessions = {w.manifest.session for w in good}
     progress(f"{len(found)} welds, {len(good)} of them labelled good, from {len(sessions)} sessions")
@@ -89,8 +148,12 @@ def calibrate(run: Path, data: Path, *, cell: str | None = None, progress: Progr
         DetectorError: The checkpoint cannot be read, or there is no good weld that it was not fitted on.
     """
     checkpoint = load_checkpoint(run)
-    seen = set(checkpoint.training.welds)
-    good = [w for w in found_welds(data) if w.manifest.label == GOOD and cell in (None, w.manifest.cell)]
+    seen = {*checkpoint.training.welds, *checkpoint.training.validation}
+    good = [
+        w
+        for w in found_welds(data)
+        if w.manifest.label == GOOD and cell in (None, w.manifest.cell) and not w.manifest.metadata.get("set")
+    ]
     fresh = [w for w in good if w.manifest.key not in seen]
     if len(fresh) < len(good):
         progress(f"{len(good) - len(fresh)} welds were used for training and cannot calibrate; left out")
@@ -100,7 +163,7 @@ def calibrate(run: Path, data: Path, *, cell: str | None = None, progress: Progr
             "record and label good welds first"
         )
     detector = checkpoint.detector
-    encoded = {w.key: w for w in encoded_welds(fresh, detector.spec, run / CACHE, progress) if w.windows}
+    encoded = {w.key: w for w in encoded_by(detector, fresh, run / CACHE, progress) if w.windows}
     fresh = [w for w in fresh if w.manifest.key in encoded]
     made = calibrations_of(detector, fresh, encoded, progress)
     save_checkpoint(run, replace(checkpoint, calibrations=checkpoint.calibrations | made))

@@ -15,13 +15,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from models.detector_contract import PHASES, PHOTOS, PROCESS, DetectorError, Encoded
-from models.statistics import NAMES, EncodedWeld, encode_photos, encode_window
+from models.detector_contract import PHASES, PHOTOS, PROCESS, Detector, DetectorError, Encoded
+from models.statistics import NAMES, EncodedWeld, StatisticsDetector, encode_photos, encode_window
 from recordings.manifest import Manifest
 from recordings.reader import WeldReader
 from recordings.weld_folder import WeldError, find_welds, load_manifest
 from sync.alignment import AlignmentError
-from sync.sample import SampleSpec
+from sync.sample import SampleSpec, Weld4MSample
 from sync.windows import WindowCutter, WindowError
 
 Progress = Callable[[str], None]
@@ -70,8 +70,14 @@ def found_welds(data: Path) -> list[FoundWeld]:
     return sorted(complete, key=lambda w: (w.manifest.session, w.manifest.key))
 
 
-def encode_weld(folder: Path, spec: SampleSpec) -> EncodedWeld:
-    """Read one weld and take its statistics; raises `WeldError` and the like when it cannot be read."""
+def windows_of(folder: Path, spec: SampleSpec) -> tuple[Manifest, list[Weld4MSample], Weld4MSample]:
+    """Read one weld: its manifest, its windows and its photo-only sample.
+
+    Raises:
+        WeldError: It cannot be read.
+        WindowError: Its packets are out of order.
+        AlignmentError: A stream cannot be cut to the spec.
+    """
     reader = WeldReader(folder)
     manifest = reader.manifest
     cutter = WindowCutter(manifest.key, spec, reader.infos, manifest.label)
@@ -80,28 +86,71 @@ def encode_weld(folder: Path, spec: SampleSpec) -> EncodedWeld:
     for packet in reader.packets():
         if packet.order <= last_order and cutter.finished:
             continue  # added after a restart, whose orders begin anew
-        windows += [encode_window(sample) for sample in cutter.push(packet)]
+        windows += cutter.push(packet)
         last_order = packet.order
-    photos = encode_photos(cutter.photo_window())
-    return EncodedWeld(key=manifest.key, session=manifest.session, label=manifest.label, windows=windows, photos=photos)
+    return manifest, windows, cutter.photo_window()
+
+
+def encode_weld(folder: Path, spec: SampleSpec) -> EncodedWeld:
+    """Read one weld and take its statistics; raises what `windows_of` does."""
+    manifest, samples, photos = windows_of(folder, spec)
+    return EncodedWeld(
+        key=manifest.key,
+        session=manifest.session,
+        label=manifest.label,
+        windows=[encode_window(sample) for sample in samples],
+        photos=encode_photos(photos),
+    )
 
 
 def encoded_welds(welds: Sequence[FoundWeld], spec: SampleSpec, cache: Path, progress: Progress) -> list[EncodedWeld]:
-    """Encode welds, two at a time, from the cache where it holds them; unreadable ones are named and left out."""
+    """Take the statistics of welds, two at a time, from the cache where it holds them.
+
+    Unreadable ones are named and left out.
+    """
     cache.mkdir(parents=True, exist_ok=True)
     paths = [cache / f"{_name(weld, spec)}.safetensors" for weld in welds]
     jobs = [(w.folder, spec, p) for w, p in zip(welds, paths, strict=True) if not p.exists()]
-    if jobs:
-        progress(f"{len(welds) - len(jobs)} of {len(welds)} welds are in the cache; reading {len(jobs)}")
-    for count, (problem, left_s) in enumerate(_run(jobs), 1):
+    read_in_parallel(_encode_to, jobs, len(welds), progress)
+    return [_loaded(path, weld.manifest) for path, weld in zip(paths, welds, strict=True) if path.exists()]
+
+
+def encoded_by(detector: Detector, welds: Sequence[FoundWeld], cache: Path, progress: Progress) -> list[EncodedWeld]:
+    """Encode welds as a detector does, from the cache where it holds them; unreadable ones are named and left out."""
+    if detector.name == StatisticsDetector.name:
+        return encoded_welds(welds, detector.spec, cache, progress)
+    from models.film_detector import encoded_by_film
+
+    return encoded_by_film(detector, welds, cache, progress)
+
+
+def read_in_parallel(
+    work: Callable[[Path, SampleSpec, Path], str | None],
+    jobs: Sequence[tuple[Path, SampleSpec, Path]],
+    welds: int,
+    progress: Progress,
+) -> None:
+    """Do `work` for every weld that the cache lacks and say how it goes.
+
+    Args:
+        work: Reads a weld folder into a file of the cache; returns what went wrong.
+        jobs: Its arguments, a weld each.
+        welds: How many welds are wanted in all.
+        progress: Takes lines for the user.
+    """
+    if not jobs:
+        return
+    progress(f"{welds - len(jobs)} of {welds} welds are in the cache; reading {len(jobs)}")
+    for count, (problem, left_s) in enumerate(_run(work, jobs), 1):
         if problem is not None:
             progress(problem)
         if left_s is not None:
             progress(f"read {count} of {len(jobs)} welds, {left_s:.0f} s left")
-    return [_loaded(path, weld.manifest) for path, weld in zip(paths, welds, strict=True) if path.exists()]
 
 
-def _run(jobs: Sequence[tuple[Path, SampleSpec, Path]]) -> Iterator[tuple[str | None, float | None]]:
+def _run(
+    work: Callable[[Path, SampleSpec, Path], str | None], jobs: Sequence[tuple[Path, SampleSpec, Path]]
+) -> Iterator[tuple[str | None, float | None]]:
     """Do all jobs; yields for each what went wrong, and now and then the seconds left."""
     began = said = time.monotonic()
 
@@ -115,11 +164,11 @@ def _run(jobs: Sequence[tuple[Path, SampleSpec, Path]]) -> Iterator[tuple[str | 
 
     if len(jobs) <= WORKERS:  # not worth the start of a process
         for count, job in enumerate(jobs, 1):
-            yield _encode_to(*job), left(count)
+            yield work(*job), left(count)
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(WORKERS, mp_context=context, initializer=_one_thread) as pool:
-        running = [pool.submit(_encode_to, *job) for job in jobs]
+        running = [pool.submit(work, *job) for job in jobs]
         for count, future in enumerate(as_completed(running), 1):
             yield future.result(), left(count)
 
