@@ -9,7 +9,7 @@ A window is looked at once, under all sets of its modalities; scores cost next t
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from acquisition.packet import SENSOR_CHANNELS
 from models.causal_film import CausalFilm, CausalFilmConfig
 from models.detector_contract import (
     PHASES,
@@ -33,8 +34,9 @@ from models.detector_contract import (
     same_spec,
 )
 from models.film_data import cut_welds
+from models.film_errors import PARTS, ErrorModel, errors_of, parts_of
 from models.film_inputs import SensorScale
-from models.film_scores import WINDOW_RESIDUALS, FilmScales, mean_of_known, standardised, window_score
+from models.film_scores import FilmScales, combined, mean_of_known, standardised, window_score
 from models.film_tokens import Arrays, FrozenInputs, WeldTokens, as_input, presence, weld_tokens
 from models.result_tokens import ResultTokens, ResultTokensConfig
 from models.small_encoders import WeldSmall, WeldSmallConfig
@@ -49,10 +51,29 @@ RESIDUALS: Final = "residuals"
 TOKENS: Final = "process"
 LIVE_THREADS: Final = 1
 """More do not shorten the median on small networks, and lengthen the tail; and one thread always adds in one order."""
-_AT_ONCE: Final = 8
+AT_ONCE: Final = 8
 """Windows of a recorded weld that are looked at together."""
 _LEVELS: Final = ("fine", "middle", "coarse")
 _BANDS: Final = ("upper", "central", "lower")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What the network says of windows, each under every set of its modalities: a row per window and set.
+
+    Attributes:
+        rows: `(r,)` which window.
+        patterns: `(r,)` number of the set.
+        phases: `(r,)` number of the phase, as the set sees it.
+        errors: `(r, 2D)` per part, see `errors_of`.
+        process: `(r, P, D)` process tokens.
+    """
+
+    rows: npt.NDArray[np.int64]
+    patterns: npt.NDArray[np.int64]
+    phases: npt.NDArray[np.int64]
+    errors: dict[str, Values]
+    process: npt.NDArray[np.float32]
 
 
 class FilmDetector(Detector):
@@ -61,16 +82,20 @@ class FilmDetector(Detector):
     Attributes:
         inputs: Frozen encoders and scales.
         film: The network, in eval mode.
+        errors: What errors of good welds are like.
         scales: What is usual among good welds.
     """
 
     name = "causal-film"
     made_with = ("numpy", "scipy", "torch")
 
-    def __init__(self, spec: SampleSpec, inputs: FrozenInputs, film: CausalFilm, scales: FilmScales) -> None:
+    def __init__(
+        self, spec: SampleSpec, inputs: FrozenInputs, film: CausalFilm, errors: ErrorModel, scales: FilmScales
+    ) -> None:
         self.spec = spec
         self.inputs = inputs
         self.film = film.eval().requires_grad_(False)
+        self.errors = errors
         self.scales = scales
 
     def encode_window(self, window: Weld4MSample) -> Encoded:
@@ -87,8 +112,8 @@ class FilmDetector(Detector):
         """Encode a whole weld whose tokens are known."""
         windows = [
             encoded
-            for first in range(0, len(weld), _AT_ONCE)
-            for encoded in self._encoded({n: a[first : first + _AT_ONCE] for n, a in weld.windows.items()})
+            for first in range(0, len(weld), AT_ONCE)
+            for encoded in self._encoded({n: a[first : first + AT_ONCE] for n, a in weld.windows.items()})
         ]
         return EncodedWeld(
             key=weld.key,
@@ -155,7 +180,7 @@ class FilmDetector(Detector):
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """See `Detector`."""
         film = {f"film.{name}": tensor.numpy() for name, tensor in self.film.state_dict().items()}
-        return self.inputs.state() | film | self.scales.state()
+        return self.inputs.state() | film | self.errors.state() | self.scales.state()
 
     def configuration(self) -> dict[str, Any]:
         """See `Detector`."""
@@ -190,33 +215,27 @@ class FilmDetector(Detector):
             _load(result, "result", state)
         scales = FilmScales.from_state(state, film.config.result_tokens)
         for name in ("sensors.mean", "sensors.sd"):
-            if name not in state or state[name].shape != (len(WINDOW_RESIDUALS) - 2,):
+            if name not in state or state[name].shape != (len(SENSOR_CHANNELS),):
                 raise DetectorError(f"the checkpoint's '{name}' is missing or of another size; train it again")
         scale = SensorScale(mean=state["sensors.mean"], sd=state["sensors.sd"])
         frozen = encoders.eval().requires_grad_(False)
-        return cls(spec, FrozenInputs(encoders=frozen, scale=scale, result=result), film, scales)
+        errors = ErrorModel.from_state(state, film.config)
+        return cls(spec, FrozenInputs(encoders=frozen, scale=scale, result=result), film, errors, scales)
 
-    @torch.no_grad()
     def _encoded(self, windows: Arrays) -> list[Encoded]:
         """Encode windows whose tokens are known, each under every set of its modalities."""
-        there = presence(windows)
-        numbers, rows, kept = [], [], []
-        for i in range(len(there)):
-            for number, pattern in enumerate(PROCESS_PATTERNS):
-                wanted = [m in pattern for m in PROCESS]
-                if (there[i] | ~np.array(wanted)).all():
-                    numbers.append(number)
-                    rows.append(i)
-                    kept.append([*wanted, False])
-        count, p, d = len(there), self.film.config.process_tokens, self.film.config.width
-        residuals = np.full((count, len(PROCESS_PATTERNS), len(WINDOW_RESIDUALS)), np.nan)
+        looked = look(self.film, windows)
+        count, p, d = len(windows["index"]), self.film.config.process_tokens, self.film.config.width
+        residuals = np.full((count, len(PROCESS_PATTERNS), len(PARTS)), np.nan)
         tokens = np.zeros((count, len(PROCESS_PATTERNS), p, d), dtype=np.float32)
-        if rows:
-            out = self.film(*as_input(windows, rows), None, torch.tensor(kept, dtype=torch.bool))
-            found = self.film.residuals(out)
-            table = torch.stack([found[name] for name in WINDOW_RESIDUALS], dim=1)
-            residuals[rows, numbers] = _log(table)
-            tokens[rows, numbers] = out.process.numpy()
+        for number, pattern in enumerate(PROCESS_PATTERNS):
+            mine = np.flatnonzero(looked.patterns == number)
+            rows = looked.rows[mine]
+            tokens[rows, number] = looked.process[mine]
+            for part in parts_of(pattern):
+                residuals[rows, number, PARTS.index(part)] = self.errors.distances(
+                    number, part, looked.errors[part][mine], looked.phases[mine]
+                )
         encoded = []
         for i in range(count):
             phases = {m: PHASES[number] for m, number in zip(PROCESS, windows["phases"][i], strict=True) if number >= 0}
@@ -246,6 +265,22 @@ class FilmDetector(Detector):
         return both, residuals[f"{name}_tokens"][0].double().numpy()
 
 
+@torch.no_grad()
+def look(film: CausalFilm, windows: Arrays) -> Look:
+    """Look at windows under every set of their modalities, in one batch."""
+    there = presence(windows)
+    sets = np.array([[m in pattern for m in PROCESS] for pattern in PROCESS_PATTERNS])
+    rows, patterns = np.nonzero((there[:, None] | ~sets).all(axis=2))
+    phases = windows["phases"][rows]
+    used = sets[patterns]
+    # An end that one modality sees is the end, and so for the start: see `Encoded.phase`.
+    end, start = ((used & (phases == PHASES.index(name))).any(axis=1) for name in ("end", "start"))
+    phase = np.where(end, PHASES.index("end"), np.where(start, PHASES.index("start"), PHASES.index("steady")))
+    present = torch.from_numpy(np.concatenate([used, np.zeros((len(used), 1), dtype=np.bool_)], axis=1))
+    out = film(*as_input(windows, rows), None, present)
+    return Look(rows=rows, patterns=patterns, phases=phase, errors=errors_of(out), process=out.process.numpy())
+
+
 def encoded_by_film(
     detector: Detector, welds: Sequence[FoundWeld], cache: Path, progress: Progress
 ) -> list[EncodedWeld]:
@@ -253,11 +288,6 @@ def encoded_by_film(
     assert isinstance(detector, FilmDetector)
     files = cut_welds(welds, detector.spec, cache, progress)
     return [detector.encode_tokens(weld) for weld in weld_tokens(detector.inputs, files, cache, progress)]
-
-
-def combined(parts: Values) -> float:
-    """Combine z-scores of process, photos and their relation into one: the largest."""
-    return float(parts.max())
 
 
 def token_names(config: ResultTokensConfig) -> list[str]:

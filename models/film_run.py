@@ -7,7 +7,7 @@ the run; a run that was killed goes on with the same command. It may be deleted 
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -19,12 +19,11 @@ import xxhash
 
 from models.causal_film import CausalFilm
 from models.checkpoint import Checkpoint, TrainingRecord
-from models.detector_contract import PHASES, PHOTOS, PROCESS_PATTERNS, DetectorError, running_maximum
+from models.detector_contract import PHOTOS, DetectorError
 from models.film_config import FilmRun, load_run
 from models.film_data import CutFile, cut_welds
-from models.film_detector import RESIDUALS, FilmDetector, combined
+from models.film_fitting import fitted_detector
 from models.film_inputs import photo_batch
-from models.film_scores import FilmScales, fit_windows, mean_of_known, standardised, usual
 from models.film_tokens import FrozenInputs, WeldTokens, weld_tokens
 from models.film_training import MIN_WELDS, train_film
 from models.pretraining import pretrain, sensor_scale
@@ -134,8 +133,7 @@ class _Run:
         self._tick("tokens")
         film, training = self._trained(inputs, tokens[0], tokens[1])
         self.progress("scoring good welds")
-        detector = FilmDetector(self.run.sample, inputs, film, FilmScales.unit(film.config.result_tokens))
-        detector = scaled(detector, tokens[0], tokens[1])
+        detector = fitted_detector(self.run.sample, inputs, film, tokens[0], tokens[1])
         encoded = [detector.encode_tokens(w) for w in tokens[2] if len(w)]
         self._tick("scores")
         keys = {name: [f.weld.manifest.key for f in part] for name, part in (("fit", fit), ("validation", validation))}
@@ -257,51 +255,6 @@ def shared_out(welds: Sequence[FoundWeld], run: FilmRun, progress: Progress) -> 
     chosen = {"validation": set(order[:first]), "calibration": set(order[first:last]), "fit": set(order[last:])}
     parts = {name: [w for w in welds if group(w) in those] for name, those in chosen.items()}
     return Shares(fit=parts["fit"], validation=parts["validation"], calibration=parts["calibration"])
-
-
-def scaled(detector: FilmDetector, fit: Sequence[WeldTokens], validation: Sequence[WeldTokens]) -> FilmDetector:
-    """Fit all scales: of windows and photos on the welds of the fit, of whole welds on those of the validation."""
-    spec, inputs, film = detector.spec, detector.inputs, detector.film
-    encoded = [detector.encode_tokens(weld) for weld in fit]
-    rows = [
-        (number, PHASES.index(window.phase(pattern)), window.values[RESIDUALS][number])
-        for weld in encoded
-        for window in weld.windows
-        for number, pattern in enumerate(PROCESS_PATTERNS)
-        if set(pattern) <= set(window.present)
-    ]
-    scales = replace(detector.scales, **fit_windows(rows))
-    photos = np.array([weld.photos.values[RESIDUALS] for weld in encoded if weld.photos is not None]).reshape(-1, 2)
-    scales = replace(scales, photo_residuals=usual(photos))
-    means = np.array([mean_of_known(row) for row in standardised(photos, scales.photo_residuals)])
-    scales = replace(scales, photo=usual(means[:, None])[0])
-    return FilmDetector(spec, inputs, film, _weld_scales(FilmDetector(spec, inputs, film, scales), validation))
-
-
-def _weld_scales(detector: FilmDetector, welds: Sequence[WeldTokens]) -> FilmScales:
-    """Fit the scales of whole welds, which come one after the other: process, result, then their combination."""
-    scales = detector.scales
-    encoded = [detector.encode_tokens(weld) for weld in welds if len(weld)]
-    for number, pattern in enumerate(PROCESS_PATTERNS):
-        scores = [running_maximum([detector.window_score(w, pattern) for w in weld.windows]) for weld in encoded]
-        scales.process[number] = usual(np.array(scores)[:, None])[0]
-        pairs = [
-            (weld.windows, weld.photos)
-            for weld in encoded
-            if weld.photos is not None and any(set(pattern) <= set(w.present) for w in weld.windows)
-        ]
-        if not pairs:
-            continue
-        found = [detector.result_residuals(*pair, pattern) for pair in pairs]
-        scales.tokens[number] = usual(np.array([distances for _, distances in found]))
-        residuals = np.array([both for both, _ in found])
-        scales.result_residuals[number] = usual(residuals)
-        means = [mean_of_known(row) for row in standardised(residuals, scales.result_residuals[number])]
-        scales.result[number] = usual(np.array(means)[:, None])[0]
-        parts = [detector.whole_parts(*pair, pattern) for pair in pairs]
-        whole = [combined(part) for part in parts if part is not None]
-        scales.whole[number] = usual(np.array(whole)[:, None])[0]
-    return scales
 
 
 def _good(files: Iterable[CutFile]) -> list[CutFile]:

@@ -1,8 +1,8 @@
-"""From residuals of Causal-FiLM to z-scores: what is usual among good welds, per presence pattern and phase.
+"""From distances to z-scores: what is usual among good welds, per presence pattern and phase.
 
-Residuals are heavy-tailed and differ by orders of magnitude between modalities: their logarithms are compared. Each
-step (single residuals, their two groups, the larger of the two) has a mean and sd of its own, because the larger of two
-z-scores is no z-score.
+Scales are taken from good welds of the validation sessions, which no network was fitted on: those that were fitted on
+are predicted too well, and some modalities more so than others. Each step (single distances, the larger of two) has a
+mean and sd of its own, because the larger of two z-scores is no z-score.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,18 +11,18 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import log_ndtr
 
 from models.detector_contract import PHASES, PROCESS, PROCESS_PATTERNS, DetectorError
+from models.film_errors import PARTS
 
 Values = npt.NDArray[np.float64]
 
 KINDS: Final = ("", "_error")
-"""Residuals of a prediction: the cosine distance of its tokens, and the mean of its largest errors."""
-WINDOW_RESIDUALS: Final = tuple(f"{name}{kind}" for name in (*PROCESS, "process") for kind in KINDS)
-"""Columns of the residuals of a window; all but the last two are of predictions from other modalities."""
+"""Residuals of result tokens: their cosine distance, and the mean of the largest errors."""
 ENOUGH: Final = 30
 """A pattern and phase that was seen less often than this takes the scale of all phases."""
-_CROSS: Final = len(KINDS) * len(PROCESS)
+_CROSS: Final = len(PROCESS)
 _PARTS: Final = len(PROCESS_PATTERNS), len(PHASES)
 
 
@@ -31,8 +31,8 @@ class FilmScales:
     """Mean and sd, on the last axis, of good welds; (0, 1) where nothing was there to learn from.
 
     Attributes:
-        residuals: `(7, 3, 8, 2)` log residuals of windows, per pattern and phase.
-        groups: `(7, 3, 2, 2)` the two groups: predicted from others, restored.
+        distances: `(7, 3, 4, 2)` log distances of windows, per pattern, phase and part.
+        groups: `(7, 3, 2, 2)` the two groups: predicted from others, restored from itself.
         window: `(7, 3, 2)` the larger of the two.
         process: `(7, 2)` weld scores of stage `process`.
         photo_residuals: `(2, 2)` log residuals of the restored result.
@@ -43,7 +43,7 @@ class FilmScales:
         tokens: `(7, K, 2)` distance of each result token from what the process predicts.
     """
 
-    residuals: Values
+    distances: Values
     groups: Values
     window: Values
     process: Values
@@ -58,7 +58,7 @@ class FilmScales:
     def unit(cls, tokens: int) -> "FilmScales":
         """Give scales that change nothing, for `tokens` result tokens."""
         shapes = {
-            "residuals": (*_PARTS, len(WINDOW_RESIDUALS)),
+            "distances": (*_PARTS, len(PARTS)),
             "groups": (*_PARTS, 2),
             "window": _PARTS,
             "process": _PARTS[:1],
@@ -90,19 +90,30 @@ class FilmScales:
         return {f"scale.{item.name}": getattr(self, item.name) for item in fields(self)}
 
 
-def window_score(scales: FilmScales, residuals: Values, pattern: int, phase: int) -> float:
-    """Judge the `(8,)` log residuals of one window; NaN when none is known."""
-    groups = group_scores(scales, residuals, pattern, phase)
+def window_score(scales: FilmScales, distances: Values, pattern: int, phase: int) -> float:
+    """Judge the `(4,)` log distances of one window; NaN when none is known."""
+    groups = group_scores(scales, distances, pattern, phase)
     if not np.isfinite(groups).any():
         return float("nan")
     z = standardised(groups, scales.groups[pattern, phase])
     return float(standardised(np.asarray(np.nanmax(z)), scales.window[pattern, phase]))
 
 
-def group_scores(scales: FilmScales, residuals: Values, pattern: int, phase: int) -> Values:
-    """Average the z-scores of each of the two groups; NaN for one without a known residual."""
-    z = standardised(residuals, scales.residuals[pattern, phase])
-    return np.array([mean_of_known(z[:_CROSS]), mean_of_known(z[_CROSS:])])
+def group_scores(scales: FilmScales, distances: Values, pattern: int, phase: int) -> Values:
+    """Give the largest z-score of the modalities, and that of the process tokens; NaN where nothing is known."""
+    z = standardised(distances, scales.distances[pattern, phase])
+    known = z[:_CROSS][np.isfinite(z[:_CROSS])]
+    return np.array([known.max() if known.size else np.nan, z[_CROSS]])
+
+
+def combined(parts: Values) -> float:
+    """Combine z-scores of a weld into one: a large one counts alone, several moderate ones add up.
+
+    Fisher's method for p-values of a normal distribution, as a scale only: the parts are neither normal nor
+    independent, and what is usual of the result is measured. R. A. Fisher, "Statistical methods for research
+    workers", 1932.
+    """
+    return float(-log_ndtr(-parts).sum())
 
 
 def standardised(values: Values, scale: Values) -> Values:
@@ -127,24 +138,24 @@ def usual(table: Values) -> Values:
 
 
 def fit_windows(rows: Sequence[tuple[int, int, Values]]) -> dict[str, Values]:
-    """Fit `residuals`, `groups` and `window` on good windows.
+    """Fit `distances`, `groups` and `window` on good windows.
 
     Args:
-        rows: Of each window and each pattern that it has: number of the pattern, of the phase, `(8,)` log residuals.
+        rows: Of each window and each pattern that it has: number of the pattern, of the phase, `(4,)` log distances.
     """
     scales = FilmScales.unit(1)
     patterns, phases = (np.array([row[i] for row in rows], dtype=np.int64) for i in (0, 1))
-    table = np.array([row[2] for row in rows]).reshape(-1, len(WINDOW_RESIDUALS))
+    table = np.array([row[2] for row in rows]).reshape(-1, len(PARTS))
     for p in range(_PARTS[0]):
         mine = patterns == p
         for phase in range(_PARTS[1]):
             here = mine & (phases == phase)
             if np.count_nonzero(here) < ENOUGH:
                 here = mine
-            scales.residuals[p, phase] = usual(table[here])
+            scales.distances[p, phase] = usual(table[here])
             groups = np.array([group_scores(scales, row, p, phase) for row in table[here]]).reshape(-1, 2)
             scales.groups[p, phase] = usual(groups)
             z = standardised(groups, scales.groups[p, phase])
             largest = np.where(np.isfinite(z), z, -np.inf).max(axis=1, initial=-np.inf)
             scales.window[p, phase] = usual(largest[:, None])[0]
-    return {"residuals": scales.residuals, "groups": scales.groups, "window": scales.window}
+    return {"distances": scales.distances, "groups": scales.groups, "window": scales.window}

@@ -187,12 +187,18 @@ class WeldReader:
             yield _device_packet(record.info, row, photo)
 
     def _late(self, photos: Iterator[Packet]) -> Iterator[_Keyed]:
-        """Put photos whose order is of a later run behind everything of the weld's own run."""
+        """Put photos of a later run, whose orders began anew, behind everything of the weld's own run.
+
+        A low order alone does not tell: a quick photo comes before the weld closes. One of a later run comes after it.
+        """
         last_order = self.manifest.last_order or 0
-        end = max([last_order, *(row["order"] for row in self._table(EVENTS_STREAM).to_pylist())])
+        events = self._table(EVENTS_STREAM).to_pylist()
+        closed_ns = max((row["t_arrival_ns"] for row in events if row["order"] == last_order), default=0)
+        end = max([last_order, *(row["order"] for row in events)])
         for photo in photos:
-            end += photo.order <= last_order
-            yield (photo.order if photo.order > last_order else end), photo.order, photo
+            later_run = photo.order <= last_order and photo.t_arrival_ns > closed_ns
+            end += later_run
+            yield (end if later_run else photo.order), photo.order, photo
 
     def _events(self) -> Iterator[_Keyed]:
         return _keyed(event_packet(row) for row in self._table(EVENTS_STREAM).to_pylist())

@@ -82,3 +82,18 @@ def test_a_changed_pixel_would_be_noticed(recorded):
     ]
     changed = windows(forged, reader.infos, reader.manifest.key)
     assert changed[0].digest() != honest[0].digest()
+
+
+def test_a_photo_that_came_before_the_weld_closed_keeps_its_place(tmp_path):
+    """A quick photo station delivers while the post-roll is still recorded: its order lies inside the weld."""
+    cell = small_cell()
+    slow = replace(cell, record=replace(cell.record, post_s=9.0))
+    recorded = record_weld(tmp_path, slow)
+    reader = WeldReader(recorded.folder)
+    last = reader.manifest.last_order or 0
+    photos = [p.order for p in recorded.published if p.stream == "photos"]
+    assert min(photos) < last
+    assert [p.order for p in reader.packets() if p.stream == "photos"] == photos
+    live = [packet.order for packet in live_packets(recorded)]
+    again = [packet.order for packet in reader.packets()]
+    assert [order for order in again if order <= last] == [order for order in live if order <= last]
