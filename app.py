@@ -422,12 +422,15 @@ def train(
     data: DataOption,
     out: Annotated[Path, typer.Option("--out", help="Run folder; a run that was killed goes on.")],
     config: Annotated[Path | None, typer.Option("--config", help="Settings of the run, TOML.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option("--weights", help="Folder of the pretrained backbones that the settings name.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Fit a detector on good welds."""
     from models.training import train as fit
 
-    _print(fit(model, data, out, config=config, progress=_say), as_json)
+    _print(fit(model, data, out, config=config, weights=weights, progress=_say), as_json)
 
 
 @app.command()
@@ -460,18 +463,59 @@ def evaluate(
 
 
 @app.command()
-def bench(
-    name: Annotated[str, typer.Argument(help="Which one; a wrong name lists them.")],
+def card(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder or checkpoint.")],
+    evaluations: Annotated[
+        list[Path] | None, typer.Option("--evaluation", help="What `evaluate --json` printed; repeat for several.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Markdown file; CARD.md in RUN without it.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the model card of a checkpoint from what its files and evaluations say."""
+    from models.model_card import write_card
+
+    _print(write_card(run_folder, evaluations or [], out), as_json)
+
+
+bench = typer.Typer(help="The project's own measurements.")
+app.add_typer(bench, name="bench")
+
+
+@bench.command()
+def survive(
     out: Annotated[Path | None, typer.Option("--out", help="Where to work; a temporary folder without it.")] = None,
     n: Annotated[int, typer.Option("--n", help="Repetitions.")] = 30,
-    as_json: JsonOption = True,
+    as_json: JsonOption = False,
 ) -> None:
-    """Run one of the project's own measurements."""
+    """Kill the capture process again and again, and tell what each time was lost."""
     from recordings.bench import BENCHES
 
-    if name not in BENCHES:
-        raise typer.Exit(_fail(f"no bench '{name}'; there are {', '.join(BENCHES)}", 2))
-    _print(BENCHES[name](out, n), as_json)
+    _print(BENCHES["survive"](out, n), as_json)
+
+
+@bench.command()
+def judge(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Run folder or checkpoint.")] = SHIPPED,
+    weld: Annotated[Path | None, typer.Option("--weld", help="A recorded weld; without it, one is simulated.")] = None,
+    n: Annotated[int, typer.Option("--n", help="Windows at least.")] = 200,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell how long each part takes from the window to its verdict, beside the statistics floor."""
+    from models.bench_judge import bench_judge, lines
+
+    _print(bench_judge(checkpoint, SHIPPED, weld=weld, windows=n, progress=_say), as_json, lines)
+
+
+@bench.command()
+def backbones(
+    tiny: Annotated[bool, typer.Option("--tiny", help="Tiny networks, without a graphics card too.")] = False,
+    n: Annotated[int, typer.Option("--n", help="Runs of each.")] = 30,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell time and memory of large backbones with random weights on the graphics card."""
+    from models.bench_backbones import bench_backbones, lines
+
+    _print(bench_backbones(tiny=tiny, runs=n, progress=_say), as_json, lines)
 
 
 # -- shared --------------------------------------------------------------------------------------------------------

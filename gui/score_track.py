@@ -1,4 +1,4 @@
-"""The score's row of the time axis: a square per window, the running score as a line, the threshold dashed."""
+"""The score's row of the time axis: a square at the end of each window, the running score, the threshold dashed."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -10,6 +10,7 @@ from gui.track_scale import nice_range
 from gui.tracks import ScorePoint
 
 _MARGIN_PX = 3.0
+_FAINT = 110
 
 
 def score_range(points: Sequence[ScorePoint], thresholds: Mapping[str, float]) -> tuple[float, float]:
@@ -39,10 +40,14 @@ def paint_scores(
         line = [QPointF(x_of(p.t_ns), y_of(p.weld_score)) for p in of_weld]
         painter.setPen(QPen(ink, 2))
         painter.drawPolyline(line)
-        painter.setPen(Qt.PenStyle.NoPen)
-        for p, point in zip(of_weld, line, strict=True):
-            painter.setBrush(QColor(NO_GO) if threshold is not None and p.score > threshold else ink)
-            painter.drawRect(QRectF(point.x() - 3, y_of(p.score) - 3, 6, 6))
+        for p in of_weld:
+            colour = QColor(NO_GO) if threshold is not None and p.score > threshold else ink
+            x, y = x_of(p.t_ns), y_of(p.score)
+            painter.fillRect(QRectF(x - 3, y - 3, 6, 6), colour)
+            faint = QColor(colour)
+            faint.setAlpha(_FAINT)
+            painter.setPen(QPen(faint, 1))
+            painter.drawLine(QPointF(x_of(p.t0_ns), y), QPointF(x - 3, y))
         if threshold is not None:
             painter.setPen(QPen(QColor(NO_GO), 1, Qt.PenStyle.DashLine))
             left = max(row.left(), line[0].x() - 40)

@@ -10,6 +10,7 @@ from PySide6.QtGui import QBrush, QColor, QImage, QMouseEvent, QPainter, QPaintE
 from PySide6.QtWidgets import QSizePolicy, QWidget
 
 from gui.envelope import COLUMN_NS, SPAN_S, EnvelopeRing, broken_line
+from gui.rise_marks import paint_flags, paint_stretches, rise_marks
 from gui.score_track import paint_scores, score_range
 from gui.spectrogram import BANDS
 from gui.spectrogram import COLUMNS as PICTURE_COLUMNS
@@ -83,7 +84,9 @@ class Timeline(QWidget):
         painter.fillRect(self.rect(), palette.base())
         plot = QRectF(LEFT_PX, EVENTS_PX, self.width() - LEFT_PX - RIGHT_PX, self.height() - EVENTS_PX - RULER_PX)
         rows = self._rows(plot)
+        marks = rise_marks(self._tracks, self._now_ns - round(SPAN_S * 1e9), self._now_ns, self._x)
         self._paint_arcs(painter, plot)
+        paint_stretches(painter, plot, marks)
         self._paint_grid(painter, plot)
         for spec, row in rows:
             painter.setPen(QPen(palette.mid().color()))
@@ -100,6 +103,7 @@ class Timeline(QWidget):
             painter.drawText(plot, Qt.AlignmentFlag.AlignCenter, self.tr("no sound and no sensors received yet"))
         self._paint_gaps(painter, rows)
         self._paint_ticks(painter, plot)
+        paint_flags(painter, plot, marks)
         self._paint_ruler(painter, plot)
         self._paint_titles(painter, rows)
         if self._cursor_s is not None:

@@ -61,8 +61,9 @@ STOPS: Final = {"current_a": ArcConfig().current_max_a, "voltage_v": SATURATED_V
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScorePoint:
-    """A scored window: cell time of its end, its weld, its own score and the running score of the weld."""
+    """A scored window: cell times of its beginning and end, its weld, its own score and the weld's running score."""
 
+    t0_ns: int
     t_ns: int
     weld: str
     score: float
@@ -80,6 +81,7 @@ class Tracks:
         self.clipped: dict[str, deque[int]] = {channel: deque(maxlen=400) for channel in STOPS}
         self.scores: list[ScorePoint] = []
         self.thresholds: dict[str, float] = {}
+        self.rises: dict[str, Verdict] = {}
         self.ticks: deque[tuple[int, str]] = deque(maxlen=100)
         self.arcs: dict[str, tuple[int, int | None]] = {}
         self.gaps: list[Gap] = []
@@ -115,17 +117,21 @@ class Tracks:
         listed = {weld.key for weld in status.welds}
         self.arcs = {key: arc for key, arc in self.arcs.items() if key in listed or key == status.weld}
         self.thresholds = {key: value for key, value in self.thresholds.items() if key in listed or key == status.weld}
+        self.rises = {key: verdict for key, verdict in self.rises.items() if key in listed or key == status.weld}
         return emptied
 
     def take_score(self, score: Score) -> None:
         """Add a scored window; one that was scored once more (from the recording) takes the place of the first."""
-        point = ScorePoint(t_ns=score.t1_ns, weld=score.weld, score=score.score, weld_score=score.weld_score)
+        point = ScorePoint(
+            t0_ns=score.t0_ns, t_ns=score.t1_ns, weld=score.weld, score=score.score, weld_score=score.weld_score
+        )
         others = [p for p in self.scores if (p.t_ns, p.weld) != (point.t_ns, point.weld)]
         self.scores = sorted([*others, point], key=lambda p: p.t_ns)[-_SCORES:]
 
     def take_verdict(self, verdict: Verdict) -> None:
-        """Take over the threshold that a weld is held against."""
-        if verdict.threshold is not None:
+        """Take over where the score rose, and the threshold that windows are held against: that of the process."""
+        self.rises[verdict.weld] = verdict
+        if verdict.threshold is not None and verdict.stage == "process":
             self.thresholds[verdict.weld] = verdict.threshold
 
     def push(self, packet: Packet) -> None:
@@ -194,5 +200,6 @@ class Tracks:
             times.clear()
         self.spectrogram.clear()
         self.scores.clear()
+        self.rises.clear()
         self.ticks.clear()
         self.newest_ns = None

@@ -1,11 +1,14 @@
 """The verdict, readable from across the room, and the score behind it."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from PySide6.QtCore import QRectF, QSize, Qt
 from PySide6.QtGui import QColor, QFontMetrics, QPainter, QPaintEvent, QPen
 from PySide6.QtWidgets import QSizePolicy, QWidget
 
+from gui.calibration import calibration_words
+from gui.explanation import misfit_words, rise_words
 from gui.judgement import Shown, contribution_words
 from gui.shapes import SHAPE_COLOURS, Shape, paint_shape, shape_colour
 from gui.theme import LARGE_PX, NO_GO, SMALL_PX, TEXT_PX, VERDICT_PX, plain_font, readable_on
@@ -13,12 +16,12 @@ from recordings.status import DetectorStatus
 
 HEIGHT_PX: Final = 128
 _SHAPE_PX: Final = 88
-_WHY_PX: Final = 18
+_WHY_PX: Final = 17
 _WRAPPED: Final = Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft | Qt.TextFlag.TextWordWrap
 
 
 class VerdictTile(QWidget):
-    """Shape, word and reason; a final NO-GO fills the tile."""
+    """Shape, word, where in the weld, and reason; a final NO-GO fills the tile."""
 
     def __init__(self) -> None:
         """Show NO DATA until told otherwise."""
@@ -41,11 +44,11 @@ class VerdictTile(QWidget):
         self.shown = shown
         words = self.tr("{0} so far").format(shown.word) if shown.provisional else shown.word
         self.setAccessibleName(self.tr("Verdict: {0}").format(words))
-        self.setToolTip(shown.reason)
+        self.setToolTip("\n".join([shown.reason, *(lines[0] for lines in self._whys() if lines)]))
         self.update()
 
     def paintEvent(self, _event: QPaintEvent) -> None:
-        """Paint shape, word, reason."""
+        """Paint shape, word, where, reason, and what it is owed to."""
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         palette, shown = self.palette(), self.shown
@@ -63,33 +66,62 @@ class VerdictTile(QWidget):
         painter.setFont(plain_font(VERDICT_PX, bold=True))
         word = QRectF(left, 6, width, VERDICT_PX + 14)
         painter.drawText(word, Qt.AlignmentFlag.AlignVCenter, shown.word)
-        if shown.provisional:
-            end = left + painter.fontMetrics().horizontalAdvance(shown.word) + 12
-            painter.setFont(plain_font(LARGE_PX, bold=True))
-            painter.drawText(
-                QRectF(end, 14, self.width() - end - 4, VERDICT_PX), Qt.AlignmentFlag.AlignVCenter, self.tr("so far")
-            )
+        end = left + painter.fontMetrics().horizontalAdvance(shown.word) + 8
+        self._paint_beside(painter, QRectF(end, 8, self.width() - end - 2, VERDICT_PX + 8))
         painter.setPen(ink)
-        reason = QRectF(left, word.bottom(), width, self.height() - word.bottom() - _WHY_PX - 4)
-        for pixels in (TEXT_PX, SMALL_PX):
-            painter.setFont(plain_font(pixels))
-            if painter.boundingRect(reason, _WRAPPED, shown.reason).height() <= reason.height():
-                break
-        painter.drawText(reason, _WRAPPED, shown.reason)
-        painter.setFont(plain_font(SMALL_PX))
-        why = QRectF(left, reason.bottom(), width, _WHY_PX)
-        painter.drawText(why, Qt.AlignmentFlag.AlignVCenter, self._why(painter.fontMetrics(), width))
+        self._paint_below(painter, QRectF(left, word.bottom(), width, self.height() - word.bottom() - 4))
         painter.end()
 
-    def _why(self, metrics: QFontMetrics, width: float) -> str:
-        """Say what raised the score, as far as it fits into one line."""
-        parts = contribution_words(self.shown.verdict) if self.shown.verdict is not None else []
-        while parts:
-            line = self.tr("score raised by {0}").format(", ".join(parts))
-            if metrics.horizontalAdvance(line) <= width:
-                return line
-            parts.pop()
-        return ""
+    def _paint_below(self, painter: QPainter, room: QRectF) -> None:
+        """Paint the reason, and under it what it is owed to, as far as the reason leaves room."""
+        small = plain_font(SMALL_PX)
+        fitting = (longest_fitting(lines, QFontMetrics(small), room.width()) for lines in self._whys())
+        whys = [line for line in fitting if line]
+        painter.setFont(small)
+        least = painter.boundingRect(room, _WRAPPED, self.shown.reason).height()
+        del whys[: -max(1, int((room.height() - least) / _WHY_PX))]
+        reason = room.adjusted(0, 0, 0, -_WHY_PX * max(1, len(whys)))
+        painter.setFont(plain_font(TEXT_PX))
+        if painter.boundingRect(reason, _WRAPPED, self.shown.reason).height() > reason.height():
+            painter.setFont(small)
+        painter.drawText(reason, _WRAPPED, self.shown.reason)
+        painter.setFont(small)
+        for line, words in enumerate(whys):
+            why = QRectF(room.left(), reason.bottom() + _WHY_PX * line, room.width(), _WHY_PX)
+            painter.drawText(why, Qt.AlignmentFlag.AlignVCenter, words)
+
+    def _paint_beside(self, painter: QPainter, room: QRectF) -> None:
+        """Paint beside the word, one over the other, that it may change, and where in the weld it was decided."""
+        painter.setFont(plain_font(LARGE_PX, bold=True))
+        if self.shown.provisional:
+            painter.drawText(room, Qt.AlignmentFlag.AlignTop, self.tr("so far"))
+        where = longest_fitting(self._where(), painter.fontMetrics(), room.width())
+        if not where:
+            painter.setFont(plain_font(TEXT_PX, bold=True))
+            where = longest_fitting(self._where(), painter.fontMetrics(), room.width())
+        painter.drawText(room, Qt.AlignmentFlag.AlignBottom, where)
+
+    def _where(self) -> list[str]:
+        """Say where in the weld a NO-GO has its cause, the longest way first."""
+        return _shorter(self._times()) if self.shown.word == "NO-GO" else []
+
+    def _times(self) -> list[str]:
+        verdict, weld = self.shown.verdict, self.shown.weld
+        return [] if verdict is None or weld is None else rise_words(verdict, weld)
+
+    def _whys(self) -> list[list[str]]:
+        """Say line by line what the verdict is owed to, the longest way first."""
+        verdict = self.shown.verdict
+        if verdict is None:
+            return [[]]
+        raised = [self.tr("score raised by {0}").format(words) for words in _shorter(contribution_words(verdict))]
+        misfit = [
+            self.tr("bead does not fit the process: {0}").format(words) for words in _shorter(misfit_words(verdict))
+        ]
+        if verdict.word != "NO-GO" and (times := self._times()):
+            raised = [self.tr("score rose {0}").format(words) for words in _shorter(times)]
+        misfit += [self.tr("bead misfit: {0}").format(words) for words in _shorter(misfit_words(verdict))[-1:]]
+        return [raised, misfit] if misfit else [raised]
 
     def _word_colour(self, ink: QColor) -> QColor:
         """Colour the word like its shape; a provisional NO-GO already warns."""
@@ -111,6 +143,7 @@ class ScoreBar(QWidget):
         self._score: float | None = None
         self._threshold: float | None = None
         self._lines: list[str] = []
+        self._calibration_lines: tuple[str, ...] = ()
         self.show_score(None, None, None)
 
     def sizeHint(self) -> QSize:
@@ -139,26 +172,20 @@ class ScoreBar(QWidget):
         self._lines = [
             self.tr("score {0}   NO-GO above {1}").format(score, threshold),
             self.tr("p {0}   false alarms aimed at {1}").format(p_value, _alpha(shown, detector)),
-            self._calibration(shown, detector),
         ]
-        self.setAccessibleName("; ".join(self._lines))
-        self.setToolTip("\n".join(self._lines))
+        self._calibration_lines = self._calibration(shown, detector)
+        said = [*self._lines, self._calibration_lines[0]]
+        self.setAccessibleName("; ".join(said))
+        self.setToolTip("\n".join(said))
         self.update()
 
-    def _calibration(self, shown: Shown | None, detector: DetectorStatus | None) -> str:
+    def _calibration(self, shown: Shown | None, detector: DetectorStatus | None) -> tuple[str, ...]:
         verdict = shown.verdict if shown else None
-        if verdict is not None and verdict.calibration_welds:
-            return self.tr("n {0} good welds, {1} sessions").format(
-                verdict.calibration_welds, verdict.calibration_sessions
-            )
-        if detector is None or detector.state == "absent":
-            return self.tr("no detector")
-        if detector.calibration_welds < detector.calibration_needed:
-            return self.tr("not calibrated for this cell: {0} of {1} good welds").format(
-                detector.calibration_welds, detector.calibration_needed
-            )
-        return self.tr("n {0} good welds, {1} sessions").format(
-            detector.calibration_welds, detector.calibration_sessions
+        if detector is None or (verdict is None and detector.state == "absent"):
+            return (self.tr("no detector"),)
+        behind = verdict if verdict is not None and verdict.calibration_welds else detector
+        return calibration_words(
+            behind.calibration_welds, behind.calibration_sessions, behind.alpha, detector.calibration_needed
         )
 
     def paintEvent(self, _event: QPaintEvent) -> None:
@@ -183,11 +210,23 @@ class ScoreBar(QWidget):
         painter.setFont(plain_font(TEXT_PX))
         painter.setPen(palette.text().color())
         for line, words in enumerate(self._lines):
-            if line == len(self._lines) - 1:
-                painter.setFont(plain_font(SMALL_PX))
-                painter.setPen(palette.placeholderText().color())
             painter.drawText(QRectF(16, 52 + 23 * line, self.width() - 24, 22), Qt.AlignmentFlag.AlignVCenter, words)
+        painter.setFont(plain_font(SMALL_PX))
+        painter.setPen(palette.placeholderText().color())
+        last = QRectF(16, 52 + 23 * len(self._lines), self.width() - 24, 22)
+        words = longest_fitting(self._calibration_lines, painter.fontMetrics(), last.width())
+        painter.drawText(last, Qt.AlignmentFlag.AlignVCenter, words)
         painter.end()
+
+
+def _shorter(parts: Sequence[str]) -> list[str]:
+    """List all of the parts, then ever fewer of the first."""
+    return [", ".join(parts[:n]) for n in range(len(parts), 0, -1)]
+
+
+def longest_fitting(lines: Sequence[str], metrics: QFontMetrics, width: float) -> str:
+    """Choose the first of several ways to say something that fits into a line; nothing if none does."""
+    return next((line for line in lines if metrics.horizontalAdvance(line) <= width), "")
 
 
 def _alpha(shown: Shown | None, detector: DetectorStatus | None) -> str:

@@ -5,8 +5,8 @@ learns together with its prediction collapses). Then:
 - `SensorModulator` (FiLM): gas, current and voltage scale and shift the tokens of video and sound.
 - `ProcessEncoder`: video tokens attend to sound tokens; a few process tokens remain.
 - `Decoder`: a noisy bottleneck and linear attention, which generalise badly on purpose: what was never seen in good
-  welds is not restored. It predicts each process modality from the others, restores the process tokens, predicts the
-  result tokens from the process with learned queries, and restores them from themselves.
+  welds is not restored. It predicts each process modality from the others, restores the tokens of all of them together,
+  predicts the result tokens from the process with learned queries, and restores them from themselves.
 Whatever is missing, a modality or a token of it, is replaced by a learned token before the first layer.
 FiLM: E. Perez et al., "FiLM: Visual reasoning with a general conditioning layer", AAAI 2018. Linear attention:
 A. Katharopoulos et al., "Transformers are RNNs", ICML 2020. Bottleneck and loose decoder: J. Guo et al., "Dinomaly",
@@ -71,8 +71,8 @@ class CausalFilmConfig:
     audio_width: int = 128
     sensor_channels: int = 6
     sensor_tokens: int = 16
-    result_tokens: int = 30
-    result_width: int = 64
+    result_tokens: int = 34
+    result_width: int = 16
     process_tokens: int = 32
     heads: int = 4
     ff: int = 256
@@ -121,9 +121,8 @@ class FilmOutput:
         result: The frozen result tokens that were given.
         predicted: Per process modality, its tokens as predicted from the others.
         targets: The frozen whitened tokens that they are compared with.
-        restored_process: Process tokens through the noisy bottleneck, `(B, P, D)`.
-        process_target: What they are compared with (no gradient).
-        known: Which tokens exist, `(B, N)` bool, for video, audio, sensors, process and result.
+        restored: Per process modality, its tokens as restored from those of all through the noisy bottleneck.
+        known: Which tokens exist, `(B, N)` bool, for video, audio, sensors and result.
     """
 
     process: Tensor
@@ -132,8 +131,7 @@ class FilmOutput:
     result: Tensor | None
     predicted: dict[str, Tensor]
     targets: dict[str, Tensor]
-    restored_process: Tensor
-    process_target: Tensor
+    restored: dict[str, Tensor]
     known: dict[str, Tensor]
 
 
@@ -148,24 +146,20 @@ class CausalFilm(nn.Module):
             self.register_buffer(f"{name}_mean", torch.zeros(target_width))
             self.register_buffer(f"{name}_whitening", torch.eye(target_width))
         self.inputs = nn.ModuleDict(
-            {
-                "video": nn.Linear(config.video_width, width),
-                "audio": nn.Linear(config.audio_width, width),
-                PHOTOS: nn.Linear(config.result_width, width),
-            }
+            {name: nn.Linear(target_width, width) for name, target_width in config.target_widths.items()}
+            | {PHOTOS: nn.Linear(config.result_width, width)}
         )
-        self.missing = nn.ParameterDict({name: _learned(width) for name in ("video", "audio", PHOTOS)})
+        self.missing = nn.ParameterDict({name: _learned(width) for name in (*PROCESS, PHOTOS)})
         self.places = nn.ParameterDict(
-            {name: _learned(counts[name], width) for name in ("video", "audio")}
-            | {PHOTOS: _learned(config.result_tokens, width)}
+            {name: _learned(counts[name], width) for name in PROCESS} | {PHOTOS: _learned(config.result_tokens, width)}
         )
         self.queries = nn.ParameterDict(
             {name: _learned(counts[name], width) for name in PROCESS} | {PHOTOS: _learned(config.result_tokens, width)}
         )
         self.outputs = nn.ModuleDict(
             {name: nn.Linear(width, target_width) for name, target_width in config.target_widths.items()}
-            | {"process": nn.Linear(width, width), PHOTOS: nn.Linear(width, config.result_width)}
-            | {"restored": nn.Linear(width, config.result_width)}
+            | {f"restored_{name}": nn.Linear(width, size) for name, size in config.target_widths.items()}
+            | {PHOTOS: nn.Linear(width, config.result_width), "restored": nn.Linear(width, config.result_width)}
         )
         self.modulator = SensorModulator(config)
         self.process_encoder = ProcessEncoder(config)
@@ -209,21 +203,16 @@ class CausalFilm(nn.Module):
         # A channel that is missing takes its mean, so that it says nothing about the others.
         rows = torch.where(measured, rows, self.get_buffer("sensors_mean"))
         inputs["sensors"] = self._white("sensors", rows, known["sensors"])
-        any_known = torch.stack([known[name].any(dim=1) for name in PROCESS]).any(dim=0)
-        known["process"] = any_known[:, None].expand(-1, self.config.process_tokens)
-
-        seen = {name: self._tokens(name, inputs[name], known[name]) for name in ("video", "audio")}
+        seen = {name: self._tokens(name, inputs[name], known[name]) for name in PROCESS}
+        heard = [seen[name] for name in ("video", "audio")]
         state = self.modulator.state(sensors, known["sensors"].any(dim=1))
-        without = self.modulator.state(sensors, torch.zeros_like(any_known))
+        without = self.modulator.state(sensors, torch.zeros_like(present[:, 0]))
         process = self.process_encoder(seen, self.modulator, state)
         predicted = {
             "video": self._predicted("video", self.modulator(seen["audio"], state)),
             "audio": self._predicted("audio", self.modulator(seen["video"], state)),
-            "sensors": self._predicted("sensors", self.modulator(torch.cat([*seen.values()], dim=1), without)),
+            "sensors": self._predicted("sensors", self.modulator(torch.cat(heard, dim=1), without)),
         }
-        # The encoder learns from the result alone; were it to learn from this too, it would drop what is hard to keep.
-        target = process.detach()
-        noisy = self.process_decoder.bottleneck(target)
         restored = None
         if result is not None:
             known["result"] = here[PHOTOS].expand(-1, self.config.result_tokens)
@@ -236,8 +225,7 @@ class CausalFilm(nn.Module):
             result=result,
             predicted=predicted,
             targets={name: values.detach() for name, values in inputs.items()},
-            restored_process=self.outputs["process"](self.process_decoder(noisy, noisy)),
-            process_target=target,
+            restored=self._restored(seen),
             known=known,
         )
 
@@ -308,10 +296,11 @@ class CausalFilm(nn.Module):
         """Tell how wrong each prediction is, per sample.
 
         Returns:
-            For video, audio, sensors (each predicted from the others), process (restored), result (predicted by this
-            window) and result_only (restored): `<name>` `(B,)`, mean cosine distance of its tokens; `<name>_error`
-            `(B,)`, mean of its largest absolute errors, in whitened units; and `<name>_tokens` `(B, N)`,
-            the distance of each token. NaN where the modality is missing: there is nothing to compare.
+            For video, audio, sensors (each predicted from the others), restored_video, restored_audio and
+            restored_sensors, result (predicted by this window) and result_only (restored): `<name>` `(B,)`, mean cosine
+            distance of its tokens; `<name>_error` `(B,)`, mean of its largest absolute errors, in whitened units; and
+            `<name>_tokens` `(B, N)`, the distance of each token. NaN where the modality is missing: there is nothing to
+            compare.
         """
         found: dict[str, Tensor] = {}
         for name, (pair, key) in _pairs(out).items():
@@ -371,6 +360,12 @@ class CausalFilm(nn.Module):
         queries = self.queries[name].expand(len(memory), -1, -1)
         predicted: Tensor = self.outputs[name](self.cross_decoder(queries, self.cross_decoder.bottleneck(memory)))
         return predicted
+
+    def _restored(self, seen: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Restore the frozen tokens of all process modalities from all of them together."""
+        noisy = self.process_decoder.bottleneck(torch.cat([seen[name] for name in PROCESS], dim=1))
+        decoded = self.process_decoder(noisy, noisy).split([seen[name].shape[1] for name in PROCESS], dim=1)
+        return {name: self.outputs[f"restored_{name}"](part) for name, part in zip(PROCESS, decoded, strict=True)}
 
     def _distance(self, found: Tensor, wanted: Tensor, known: Tensor) -> Tensor:
         """Mean over the known tokens of cosine distance and weighted smooth-L1."""
@@ -561,7 +556,7 @@ def segment_statistics(sensors: Tensor, mask: Tensor, segments: int) -> tuple[Te
 def _pairs(out: FilmOutput) -> dict[str, tuple[tuple[Tensor, Tensor], str]]:
     """List what is compared with what, and which tokens of it exist."""
     pairs = {name: ((out.predicted[name], out.targets[name]), name) for name in PROCESS}
-    pairs["process"] = ((out.restored_process, out.process_target), "process")
+    pairs |= {f"restored_{name}": ((out.restored[name], out.targets[name]), name) for name in PROCESS}
     if out.result is not None and out.restored_result is not None:
         pairs["result"] = ((out.predicted_result, out.result), "result")
         pairs["result_only"] = ((out.restored_result, out.result), "result")

@@ -1,9 +1,11 @@
 """A fitted detector on disk: a folder with `model.safetensors` (arrays) and `model.json` (everything else).
 
-Never a pickle: opening a checkpoint runs no code of its own.
+Never a pickle: opening a checkpoint runs no code of its own. A digest over the description, and in it one over the
+arrays, finds whatever was changed afterwards; it is no signature, so it does not say who wrote it.
 """
 
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +21,7 @@ from models.conformal import Calibration
 from models.detector_contract import PATTERNS, Detector, DetectorError
 from sync.sample import SampleSpec
 
-VERSION: Final = 1
+VERSION: Final = 2
 ARRAYS: Final = "model.safetensors"
 DESCRIPTION: Final = "model.json"
 
@@ -72,6 +74,7 @@ class Description(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         arrays_digest: XXH3-128 (hex) over `model.safetensors`.
         versions: Of what it was made with.
         configuration: What the detector needs beside arrays; empty for statistics.
+        digest: `description_digest` of all the others.
     """
 
     version: int
@@ -83,6 +86,7 @@ class Description(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     arrays_digest: str
     versions: dict[str, str]
     configuration: dict[str, Any] = {}
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +97,7 @@ class Checkpoint:
         detector: The detector, fitted.
         training: What it was fitted on.
         calibrations: By cell name.
-        digest: First 8 hex digits over all its arrays; empty before it was saved.
+        digest: First 8 hex digits over all its arrays, thus equal for equal runs; empty before it was saved.
     """
 
     detector: Detector
@@ -127,12 +131,21 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         versions={"python": platform.python_version()} | {n: version(n) for n in checkpoint.detector.made_with},
         configuration=checkpoint.detector.configuration(),
     )
+    # The digest is of what a reader finds in the file, not of what is written: JSON knows no tuples.
+    fields = msgspec.json.decode(msgspec.json.encode(description))
+    fields["digest"] = description_digest(fields)
     folder.mkdir(parents=True, exist_ok=True)
-    text = msgspec.json.format(msgspec.json.encode(description), indent=1)
+    text = msgspec.json.format(msgspec.json.encode(fields), indent=1)
     for name, content in ((ARRAYS, data), (DESCRIPTION, text)):
         fresh = folder / f"{name}.new"
         fresh.write_bytes(content)
         fresh.replace(folder / name)
+
+
+def description_digest(fields: Mapping[str, Any]) -> str:
+    """Give XXH3-128 (hex) over the canonical JSON of everything that `model.json` holds but its own digest."""
+    others = {name: value for name, value in fields.items() if name != "digest"}
+    return xxhash.xxh3_128_hexdigest(msgspec.json.encode(others, order="deterministic"))
 
 
 def load_checkpoint(folder: Path, spec: SampleSpec | None = None) -> Checkpoint:
@@ -143,7 +156,7 @@ def load_checkpoint(folder: Path, spec: SampleSpec | None = None) -> Checkpoint:
         spec: The spec that samples will be cut to, where the caller has no choice; None takes the checkpoint's own.
 
     Raises:
-        DetectorError: It is absent, unreadable, of another version, spec or shape; one line.
+        DetectorError: It is absent, unreadable, changed, of another version, spec or shape; one line.
     """
     description, data = _read(folder)
     if spec is not None and spec != description.spec:
@@ -206,7 +219,11 @@ def _read(folder: Path) -> tuple[Description, bytes]:
                 f"this program reads {' and '.join(DETECTORS)} of version {VERSION}: train it again"
             )
         description = msgspec.convert(found, Description)
-    except msgspec.MsgspecError as error:
+        if description.digest != description_digest(found):
+            raise DetectorError(
+                f"{folder / DESCRIPTION}: changed after it was written; copy the checkpoint again or train it again"
+            )
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise DetectorError(f"{folder / DESCRIPTION}: {error}; copy the checkpoint again or train it again") from error
     if description.patterns != [list(p) for p in PATTERNS]:
         raise DetectorError(f"{folder}: calibrated for other presence patterns; train it again with this version")

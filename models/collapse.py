@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 MAX_COSINE: Final = 0.95
-MIN_RANK: Final = 8.0
+MIN_RANK: Final = 3.0
 MIN_SAMPLES: Final = 16
 """Fewer predictions cannot reach `MIN_RANK` with room to spare, and their figures are mostly noise."""
 

@@ -134,8 +134,8 @@ def evaluate_in_detail(
 
 
 def class_of(manifest: Manifest) -> str:
-    """Name what a weld is: its class, or the test-only set `swap`, whose process and bead are each good."""
-    return "swap" if manifest.metadata.get("set") == "swap" else CLASSES[manifest.label]
+    """Name what a weld is: its class, or the set for testing only that it belongs to (swapped beads, silent parts)."""
+    return str(manifest.metadata.get("set") or CLASSES[manifest.label])
 
 
 def _row_scores(checkpoint: Checkpoint, pattern: Pattern, welds: Sequence[FoundWeld], scores: Values) -> RowScores:
@@ -164,6 +164,8 @@ def _row(
     classes = np.array([class_of(w.manifest) for w in kept])
     bad: Flags = classes != GOOD
     interval = bootstrap_interval(auroc, score, bad, seed=seed)
+    against = {c: (classes == c) | ~bad for c in sorted(set(classes.tolist()) - {GOOD})}
+    intervals = {c: bootstrap_interval(auroc, score[of], bad[of], seed=seed) for c, of in against.items()}
     recipes = np.array([str(w.manifest.metadata.get("recipe", "")) for w in kept])
     return {
         "model": checkpoint.detector.name,
@@ -174,10 +176,9 @@ def _row(
         "f1_max": f1_max(score, bad),
         "prevalence": float(bad.mean()),
         "fpr95": fpr_at_tpr(score, bad),
-        "per_class": {
-            c: auroc(score[(classes == c) | ~bad], bad[(classes == c) | ~bad])
-            for c in sorted(set(classes.tolist()) - {GOOD})
-        },
+        "per_class": {c: auroc(score[of], bad[of]) for c, of in against.items()},
+        "per_class_ci": {c: None if ci is None else list(ci) for c, ci in intervals.items()},
+        "per_class_welds": {c: int((classes == c).sum()) for c in against},
         "per_recipe": {r: auroc(score[recipes == r], bad[recipes == r]) for r in sorted(set(recipes)) if r} or None,
         "false_alarms": _alarms(
             checkpoint, pattern, [w for w, b in zip(kept, bad, strict=True) if not b], score[~bad], alpha

@@ -17,8 +17,10 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from models.backbone_config import BackboneSettings, token_sizes
 from models.causal_film import CausalFilmConfig
 from models.detector_contract import DetectorError
+from models.result_tokens import ResultTokensConfig
 from models.small_encoders import WeldSmallConfig
 from sync.sample import SampleSpec
 
@@ -92,6 +94,12 @@ class ResultSettings:
 
     words: int = 64
     bands: int = 3
+    width: int = 16
+    directions: int = 4
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that cannot be built."""
+        ResultTokensConfig(**dataclasses.asdict(self))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +137,7 @@ class FilmRun:
         sample: `[sample]`, what samples are cut to.
         sessions: `[sessions]`.
         encoders: `[encoders]`, the small encoders.
+        backbones: `[backbones]`, large ones in the place of some of them.
         result: `[result]`, the tokens of the photos.
         model: `[model]`, the network.
         pretraining: `[pretraining]`.
@@ -141,10 +150,11 @@ class FilmRun:
     sample: SampleSpec = field(default_factory=SampleSpec)
     sessions: SessionShares = field(default_factory=SessionShares)
     encoders: WeldSmallConfig = field(default_factory=WeldSmallConfig)
+    backbones: BackboneSettings = field(default_factory=BackboneSettings)
     result: ResultSettings = field(default_factory=ResultSettings)
     model: NetworkSettings = field(default_factory=NetworkSettings)
     pretraining: PhaseSettings = field(default_factory=lambda: PhaseSettings(epochs=8, learning_rate=1e-3, patience=4))
-    training: PhaseSettings = field(default_factory=PhaseSettings)
+    training: PhaseSettings = field(default_factory=lambda: PhaseSettings(epochs=10, patience=4))
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
@@ -156,15 +166,24 @@ class FilmRun:
             rates = f"{self.encoders.audio_rate_hz} and {self.sample.audio_rate_hz}"
             raise ValueError(f"encoders and sample differ in audio_rate_hz ({rates}); give both the same")
 
-    def network(self, result_tokens: int, result_width: int) -> CausalFilmConfig:
-        """Give the network's configuration, whose sizes follow from the encoders and the samples."""
+    def network(
+        self, result_tokens: int, result_width: int, encoders: WeldSmallConfig | None = None
+    ) -> CausalFilmConfig:
+        """Give the network's configuration, whose sizes follow from the encoders and the samples.
+
+        Args:
+            result_tokens: K.
+            result_width: R.
+            encoders: Sizes of the encoders that are used, where they are not the small ones alone.
+        """
+        sizes = token_sizes(encoders or self.encoders, self.sample.frames)
         return CausalFilmConfig(
-            video_tokens=self.encoders.video_tokens(self.sample.frames),
-            audio_tokens=self.encoders.audio_tokens,
+            video_tokens=sizes.video_tokens,
+            audio_tokens=sizes.audio_tokens,
+            video_width=sizes.video_width,
+            audio_width=sizes.audio_width,
             result_tokens=result_tokens,
             result_width=result_width,
-            video_width=self.encoders.width,
-            audio_width=self.encoders.width,
             sensor_channels=self.encoders.sensor_channels,
             sensor_tokens=self.encoders.sensor_tokens,
             **dataclasses.asdict(self.model),

@@ -1,9 +1,10 @@
 """`causal-film`: frozen small encoders, Causal-FiLM on their tokens, and z-scores against good welds.
 
-- Window: the larger of two z-scores: (i) how badly each process modality is predicted from the others under FiLM, and
-  (ii) how badly the process tokens are restored through the noisy bottleneck (its noise is off here).
-- Photos: how badly the result tokens are restored from themselves.
-- Weld with photos: process, photos, and how far the photos are from the result that the process predicts.
+- Window: the mean of three z-scores: (i) how badly each process modality is predicted from the others under FiLM,
+  (ii) how badly the tokens of all modalities are restored through the noisy bottleneck (its noise is off here), and
+  (iii) how unusual the plain statistics are.
+- Photos: how unusual the result tokens are, and how badly they are restored from themselves.
+- Weld with photos: process, photos, and how much worse the photos fit this process than they fit good welds in general.
 
 A window is looked at once, under all sets of its modalities; scores cost next to nothing afterwards.
 """
@@ -11,15 +12,15 @@ A window is looked at once, under all sets of its modalities; scores cost next t
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
 
 from acquisition.packet import SENSOR_CHANNELS
+from models.backbones import encoders_of
+from models.bead_model import BeadModel, arc_seconds
 from models.causal_film import CausalFilm, CausalFilmConfig
 from models.detector_contract import (
     PHASES,
@@ -34,21 +35,32 @@ from models.detector_contract import (
     same_spec,
 )
 from models.film_data import cut_welds
-from models.film_errors import PARTS, ErrorModel, errors_of, parts_of
+from models.film_errors import ErrorModel, errors_of
 from models.film_inputs import SensorScale
-from models.film_scores import FilmScales, combined, mean_of_known, standardised, window_score
+from models.film_scores import (
+    PARTS,
+    PHOTO_PARTS,
+    RESTORED,
+    STATISTICS,
+    FilmScales,
+    combined,
+    mean_of_known,
+    standardised,
+    window_score,
+)
 from models.film_tokens import Arrays, FrozenInputs, WeldTokens, as_input, presence, weld_tokens
+from models.network_state import converted, fill
+from models.plain_windows import PlainWindows
 from models.result_tokens import ResultTokens, ResultTokensConfig
-from models.small_encoders import WeldSmall, WeldSmallConfig
 from models.statistics import EncodedWeld
 from models.weld_features import FoundWeld, Progress
 from sync.sample import SampleSpec, Weld4MSample
 
-T = TypeVar("T")
 Values = npt.NDArray[np.float64]
 
 RESIDUALS: Final = "residuals"
 TOKENS: Final = "process"
+INDEX: Final = "index"
 LIVE_THREADS: Final = 1
 """More do not shorten the median on small networks, and lengthen the tail; and one thread always adds in one order."""
 AT_ONCE: Final = 8
@@ -65,7 +77,8 @@ class Look:
         rows: `(r,)` which window.
         patterns: `(r,)` number of the set.
         phases: `(r,)` number of the phase, as the set sees it.
-        errors: `(r, 2D)` per part, see `errors_of`.
+        errors: `(r, 2D)` per modality, see `errors_of`.
+        restored: `(r, 3)` log of the largest errors of each restored modality, NaN where it is not looked at.
         process: `(r, P, D)` process tokens.
     """
 
@@ -73,6 +86,7 @@ class Look:
     patterns: npt.NDArray[np.int64]
     phases: npt.NDArray[np.int64]
     errors: dict[str, Values]
+    restored: Values
     process: npt.NDArray[np.float32]
 
 
@@ -83,6 +97,8 @@ class FilmDetector(Detector):
         inputs: Frozen encoders and scales.
         film: The network, in eval mode.
         errors: What errors of good welds are like.
+        plain: What plain statistics of good windows are like.
+        bead: What beads of good welds are like; None when it was trained without photos.
         scales: What is usual among good welds.
     """
 
@@ -90,12 +106,22 @@ class FilmDetector(Detector):
     made_with = ("numpy", "scipy", "torch")
 
     def __init__(
-        self, spec: SampleSpec, inputs: FrozenInputs, film: CausalFilm, errors: ErrorModel, scales: FilmScales
+        self,
+        spec: SampleSpec,
+        inputs: FrozenInputs,
+        film: CausalFilm,
+        *,
+        errors: ErrorModel,
+        plain: PlainWindows,
+        bead: BeadModel | None,
+        scales: FilmScales,
     ) -> None:
         self.spec = spec
         self.inputs = inputs
         self.film = film.eval().requires_grad_(False)
         self.errors = errors
+        self.plain = plain
+        self.bead = bead
         self.scales = scales
 
     def encode_window(self, window: Weld4MSample) -> Encoded:
@@ -133,7 +159,7 @@ class FilmDetector(Detector):
 
     def photo_score(self, photos: Encoded) -> float:
         """See `Detector`."""
-        z = mean_of_known(standardised(photos.values[RESIDUALS], self.scales.photo_residuals))
+        z = mean_of_known(standardised(photos.values[RESIDUALS], self.scales.photo_parts))
         return float(standardised(np.asarray(z), self.scales.photo))
 
     def whole_score(self, windows: Sequence[Encoded], photos: Encoded, pattern: Pattern) -> float:
@@ -150,8 +176,7 @@ class FilmDetector(Detector):
         if np.isnan(process):
             return None
         number = PROCESS_PATTERNS.index(used)
-        z = standardised(self.result_residuals(windows, photos, used)[0], self.scales.result_residuals[number])
-        relation = standardised(np.asarray(mean_of_known(z)), self.scales.result[number])
+        relation = standardised(np.asarray(self.relation(windows, photos, used)), self.scales.relation[number])
         return np.array(
             [
                 float(standardised(np.asarray(process), self.scales.process[number])),
@@ -160,19 +185,41 @@ class FilmDetector(Detector):
             ]
         )
 
+    def relation(self, windows: Sequence[Encoded], photos: Encoded, used: Pattern) -> float:
+        """Tell how much further the photos are from what this process predicts than from good welds in general."""
+        assert self.bead is not None
+        left = photos.values[PHOTOS] - self.predicted_result(windows, used)
+        among_all = float(photos.values[RESIDUALS][PHOTO_PARTS.index("tokens")])
+        return self.bead.distance_left(left, _seen(windows, used)) - among_all
+
+    def predicted_result(self, windows: Sequence[Encoded], used: Pattern) -> npt.NDArray[np.float32]:
+        """Predict the result tokens `(K, R)` from windows that have some of the modalities used."""
+        assert self.bead is not None
+        statistics, index = (np.array([w.values[name] for w in windows]) for name in (STATISTICS, INDEX))
+        predicted = self.bead.predict(statistics, arc_seconds(index, self.spec), _seen(windows, used))
+        gain = float(self.scales.gain[PROCESS_PATTERNS.index(used), 0])
+        return predicted + gain * self.correction(windows, used) if gain else predicted
+
     @torch.no_grad()
-    def result_residuals(self, windows: Sequence[Encoded], photos: Encoded, used: Pattern) -> tuple[Values, Values]:
-        """Compare the photos with the result that the process predicts: log residuals `(2,)`, distances `(K,)`."""
+    def correction(self, windows: Sequence[Encoded], used: Pattern) -> npt.NDArray[np.float32]:
+        """Give what the network adds to the result that the settings predict, `(K, R)`."""
         tokens = [w.values[TOKENS][PROCESS_PATTERNS.index(_used(w, used))] for w in windows if _used(w, used)]
-        predicted = self.film.predict_result(torch.from_numpy(np.concatenate(tokens))[None])
-        return self._against_photos("result", predicted, photos.values[PHOTOS])
+        found: npt.NDArray[np.float32] = self.film.predict_result(torch.from_numpy(np.concatenate(tokens))[None])[
+            0
+        ].numpy()
+        return found
+
+    def token_distances(self, windows: Sequence[Encoded], photos: Encoded, used: Pattern) -> Values:
+        """Give the logarithm of the squared difference of each result token from its prediction, `(K,)`."""
+        left = photos.values[PHOTOS] - self.predicted_result(windows, used)
+        return np.asarray(np.log(np.square(left.astype(np.float64)).sum(axis=1) + 1e-3))
 
     def disagreement(self, windows: Sequence[Encoded], photos: Encoded, pattern: Pattern) -> dict[str, float]:
         """See `Detector`: z-scores of single result tokens against what the process predicts."""
         used = tuple(m for m in PROCESS if m in pattern)
         if not used or not any(_used(w, used) for w in windows):
             return {}
-        distances = self.result_residuals(windows, photos, used)[1]
+        distances = self.token_distances(windows, photos, used)
         z = standardised(distances, self.scales.tokens[PROCESS_PATTERNS.index(used)])
         names = token_names(self.inputs.result.config) if self.inputs.result is not None else []
         return {names[i]: float(z[i]) for i in np.argsort(-z)}
@@ -180,7 +227,8 @@ class FilmDetector(Detector):
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """See `Detector`."""
         film = {f"film.{name}": tensor.numpy() for name, tensor in self.film.state_dict().items()}
-        return self.inputs.state() | film | self.errors.state() | self.scales.state()
+        bead = {} if self.bead is None else self.bead.state()
+        return self.inputs.state() | film | self.errors.state() | self.plain.state() | bead | self.scales.state()
 
     def configuration(self) -> dict[str, Any]:
         """See `Detector`."""
@@ -205,22 +253,27 @@ class FilmDetector(Detector):
             DetectorError: Something is missing, or of another size.
         """
         torch.set_num_threads(LIVE_THREADS)
-        encoders = WeldSmall(_converted(configuration, "encoders", WeldSmallConfig))
-        film = CausalFilm(_converted(configuration, "film", CausalFilmConfig))
-        _load(encoders, "encoders", state)
-        _load(film, "film", state)
-        result = None
+        film = CausalFilm(converted(configuration, "film", CausalFilmConfig))
+        fill(film, "film", state)
+        result, bead = None, None
         if configuration.get("result") is not None:
-            result = ResultTokens(_converted(configuration, "result", ResultTokensConfig))
-            _load(result, "result", state)
-        scales = FilmScales.from_state(state, film.config.result_tokens)
+            result = ResultTokens(converted(configuration, "result", ResultTokensConfig))
+            fill(result, "result", state)
+            arrays = {name.removeprefix("bead."): a for name, a in state.items() if name.startswith("bead.")}
+            bead = BeadModel(arrays, result.config)
         for name in ("sensors.mean", "sensors.sd"):
             if name not in state or state[name].shape != (len(SENSOR_CHANNELS),):
                 raise DetectorError(f"the checkpoint's '{name}' is missing or of another size; train it again")
         scale = SensorScale(mean=state["sensors.mean"], sd=state["sensors.sd"])
-        frozen = encoders.eval().requires_grad_(False)
-        errors = ErrorModel.from_state(state, film.config)
-        return cls(spec, FrozenInputs(encoders=frozen, scale=scale, result=result), film, errors, scales)
+        return cls(
+            spec,
+            FrozenInputs(encoders=encoders_of(configuration, state), scale=scale, result=result),
+            film,
+            errors=ErrorModel.from_state(state, film.config),
+            plain=PlainWindows.from_state(state),
+            bead=bead,
+            scales=FilmScales.from_state(state, film.config.result_tokens),
+        )
 
     def _encoded(self, windows: Arrays) -> list[Encoded]:
         """Encode windows whose tokens are known, each under every set of its modalities."""
@@ -232,10 +285,12 @@ class FilmDetector(Detector):
             mine = np.flatnonzero(looked.patterns == number)
             rows = looked.rows[mine]
             tokens[rows, number] = looked.process[mine]
-            for part in parts_of(pattern):
-                residuals[rows, number, PARTS.index(part)] = self.errors.distances(
-                    number, part, looked.errors[part][mine], looked.phases[mine]
+            for m in pattern:
+                residuals[rows, number, PARTS.index(m)] = self.errors.distances(
+                    number, m, looked.errors[m][mine], looked.phases[mine]
                 )
+            residuals[rows[:, None], number, [PARTS.index(name) for name in RESTORED]] = looked.restored[mine]
+            residuals[rows, number, PARTS.index(STATISTICS)] = self.plain.distances(windows, rows, pattern)
         encoded = []
         for i in range(count):
             phases = {m: PHASES[number] for m, number in zip(PROCESS, windows["phases"][i], strict=True) if number >= 0}
@@ -243,7 +298,12 @@ class FilmDetector(Detector):
                 Encoded(
                     index=int(windows["index"][i]),
                     present=tuple(phases),
-                    values={RESIDUALS: residuals[i], TOKENS: tokens[i]},
+                    values={
+                        RESIDUALS: residuals[i],
+                        TOKENS: tokens[i],
+                        STATISTICS: windows["statistics"][i],
+                        INDEX: windows["index"][i],
+                    },
                     phases=phases,
                 )
             )
@@ -253,16 +313,13 @@ class FilmDetector(Detector):
     def _encoded_photos(self, result: npt.NDArray[np.float32] | None) -> Encoded | None:
         if result is None:
             return None
-        tokens = torch.from_numpy(result)[None]
-        restored = self.film.restore_result(tokens, torch.ones(1, dtype=torch.bool))
-        residuals = self._against_photos("result_only", restored, result)[0]
+        assert self.bead is not None
+        tokens, there = torch.from_numpy(result)[None], torch.ones(1, dtype=torch.bool)
+        restored = self.film.restore_result(tokens, there)
+        found = self.film.result_residuals("restored", restored, tokens, there)
+        left = np.array([float(found[name]) for name in PHOTO_PARTS[1:]])
+        residuals = np.array([self.bead.distance(result), *np.log(left + 1e-6)])
         return Encoded(index=-1, present=(PHOTOS,), values={PHOTOS: result, RESIDUALS: residuals})
-
-    def _against_photos(self, name: str, found: Tensor, result: npt.NDArray[np.float32]) -> tuple[Values, Values]:
-        there = torch.ones(1, dtype=torch.bool)
-        residuals = self.film.result_residuals(name, found, torch.from_numpy(result)[None], there)
-        both = _log(torch.cat([residuals[name], residuals[f"{name}_error"]]))
-        return both, residuals[f"{name}_tokens"][0].double().numpy()
 
 
 @torch.no_grad()
@@ -278,7 +335,16 @@ def look(film: CausalFilm, windows: Arrays) -> Look:
     phase = np.where(end, PHASES.index("end"), np.where(start, PHASES.index("start"), PHASES.index("steady")))
     present = torch.from_numpy(np.concatenate([used, np.zeros((len(used), 1), dtype=np.bool_)], axis=1))
     out = film(*as_input(windows, rows), None, present)
-    return Look(rows=rows, patterns=patterns, phases=phase, errors=errors_of(out), process=out.process.numpy())
+    residuals = film.residuals(out)
+    restored = np.stack([np.log(residuals[f"{name}_error"].double().numpy() + 1e-6) for name in RESTORED], axis=1)
+    return Look(
+        rows=rows,
+        patterns=patterns,
+        phases=phase,
+        errors=errors_of(out),
+        restored=restored,
+        process=out.process.numpy(),
+    )
 
 
 def encoded_by_film(
@@ -305,34 +371,14 @@ def token_names(config: ResultTokensConfig) -> list[str]:
         "texture mix",
         "texture mix of the oddest view",
     ]
-    return [f"{level}: {kind}" for level in levels for kind in kinds]
+    plain = ["look of all views", "look of the oddest view", "width and place", "length and gaps"]
+    return plain + [f"{level}: {kind}" for level in levels for kind in kinds]
+
+
+def _seen(windows: Sequence[Encoded], pattern: Pattern) -> Pattern:
+    """Tell which modalities of a pattern some window has."""
+    return tuple(m for m in pattern if any(m in w.present for w in windows))
 
 
 def _used(window: Encoded, pattern: Pattern) -> Pattern:
     return tuple(m for m in PROCESS if m in pattern and m in window.present)
-
-
-def _log(residuals: Tensor) -> Values:
-    return np.asarray(np.log(residuals.double().numpy() + 1e-6))
-
-
-def _converted(configuration: Mapping[str, Any], name: str, kind: type[T]) -> T:
-    try:
-        return msgspec.convert(configuration.get(name), kind)
-    except (msgspec.ValidationError, ValueError) as error:
-        raise DetectorError(f"the checkpoint's configuration of '{name}': {error}; train it again") from error
-
-
-def _load(network: nn.Module, part: str, state: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Fill a network with the arrays of a part; raises `DetectorError` naming the first that does not fit."""
-    wanted = network.state_dict()
-    found = {name.removeprefix(f"{part}."): array for name, array in state.items() if name.startswith(f"{part}.")}
-    for name, tensor in wanted.items():
-        if name not in found:
-            raise DetectorError(f"the checkpoint has no array '{part}.{name}'; train it again with this version")
-        if found[name].shape != tuple(tensor.shape):
-            raise DetectorError(
-                f"the checkpoint's '{part}.{name}' has shape {found[name].shape}, this version wants "
-                f"{tuple(tensor.shape)}; train it again"
-            )
-    network.load_state_dict({name: torch.from_numpy(found[name].copy()) for name in wanted})

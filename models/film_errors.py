@@ -1,11 +1,11 @@
-"""How unusual an error of prediction is: a Gaussian of good welds' errors, per presence pattern and part.
+"""How unusual an error of prediction is: a Gaussian of good welds' errors, per presence pattern and modality.
 
 The length of an error says little: where good welds are hard to predict it is long, where they are easy a short one is
 already strange. So the errors of all tokens of a window are summed up (mean and spread per feature), their principal
 directions in good welds are kept, and the squared Mahalanobis distance in these is what is judged.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -18,34 +18,25 @@ from models.causal_film import CausalFilmConfig, FilmOutput
 from models.detector_contract import PHASES, PROCESS, PROCESS_PATTERNS, DetectorError
 
 Values = npt.NDArray[np.float64]
-PARTS: Final = (*PROCESS, "process")
-"""What is predicted of a window: each modality from the others, and the process tokens from themselves."""
-DIRECTIONS: Final = 24
+DIRECTIONS: Final = 40
 _LEAST_SPREAD: Final = 1e-2
 _FEW: Final = 30
 """A phase with fewer windows than this takes the location and scale of all phases."""
 
 
 def widths(config: CausalFilmConfig) -> dict[str, int]:
-    """Give the width of the errors of each part: mean and spread of each feature."""
-    return {part: 2 * width for part, width in (config.target_widths | {"process": config.width}).items()}
-
-
-def parts_of(pattern: Sequence[str]) -> tuple[str, ...]:
-    """List the parts that a presence pattern has errors of."""
-    return tuple(part for part in PARTS if part in pattern or part == "process")
+    """Give the width of the errors of each modality: mean and spread of each feature."""
+    return {m: 2 * width for m, width in config.target_widths.items()}
 
 
 @torch.no_grad()
 def errors_of(out: FilmOutput) -> dict[str, Values]:
-    """Sum up the errors of a batch of windows, `(B, 2D)` per part: mean over the known tokens, log of their spread."""
-    pairs = {m: (out.predicted[m], out.targets[m]) for m in PROCESS}
-    pairs["process"] = (out.restored_process, out.process_target)
-    return {part: _summed_up(wanted - found, out.known[part]) for part, (found, wanted) in pairs.items()}
+    """Sum up the errors of a batch of windows, `(B, 2D)` each: mean over the known tokens, log of their spread."""
+    return {m: _summed_up(out.targets[m] - out.predicted[m], out.known[m]) for m in PROCESS}
 
 
 class ErrorModel:
-    """Distances of errors from those of good welds; three arrays per pattern and part."""
+    """Distances of errors from those of good welds; three arrays per pattern and modality."""
 
     def __init__(self, arrays: Mapping[str, npt.NDArray[np.float32]]) -> None:
         """Take `<pattern>.<part>.location` (3, d), `.scale` (3, d) and `.map` (d, k), by number of the pattern."""
@@ -56,7 +47,7 @@ class ErrorModel:
         """Fit on good windows.
 
         Args:
-            errors: `(n, d)` per number of a pattern and part.
+            errors: `(n, d)` per number of a pattern and modality.
             phases: `(n,)` number of the phase, per number of a pattern.
         """
         arrays = {}
@@ -71,7 +62,7 @@ class ErrorModel:
         """Take it out of a checkpoint's arrays; raises `DetectorError` when one is missing or of another size."""
         arrays = {}
         for number, pattern in enumerate(PROCESS_PATTERNS):
-            for part in parts_of(pattern):
+            for part in pattern:
                 d = widths(config)[part]
                 shapes = {"location": (len(PHASES), d), "scale": (len(PHASES), d), "map": (d, min(d, DIRECTIONS))}
                 for name, wanted in shapes.items():

@@ -17,15 +17,17 @@ import numpy as np
 import torch
 import xxhash
 
+from models.backbone_config import photo_widths
+from models.backbones import load_backbones, with_backbones
+from models.bead_model import BeadModel
 from models.causal_film import CausalFilm
 from models.checkpoint import Checkpoint, TrainingRecord
-from models.detector_contract import PHOTOS, DetectorError
+from models.detector_contract import DetectorError
 from models.film_config import FilmRun, load_run
 from models.film_data import CutFile, cut_welds
-from models.film_fitting import fitted_detector
-from models.film_inputs import photo_batch
-from models.film_tokens import FrozenInputs, WeldTokens, weld_tokens
-from models.film_training import MIN_WELDS, train_film
+from models.film_fitting import fitted_bead, fitted_detector
+from models.film_tokens import FrozenInputs, WeldTokens, described_photos, weld_tokens
+from models.film_training import MIN_WELDS, Start, train_film
 from models.pretraining import pretrain, sensor_scale
 from models.result_tokens import ResultTokens, ResultTokensConfig
 from models.small_encoders import WeldSmall
@@ -72,7 +74,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def train_causal_film(
-    welds: Sequence[FoundWeld], out: Path, *, config: Path | None, progress: Progress
+    welds: Sequence[FoundWeld], out: Path, *, config: Path | None, progress: Progress, weights: Path | None = None
 ) -> tuple[Checkpoint, list[EncodedWeld], RunRecord]:
     """Pretrain, freeze, train and scale; what is left is to calibrate.
 
@@ -81,6 +83,7 @@ def train_causal_film(
         out: Folder of the run.
         config: Settings, or None for the defaults.
         progress: Takes lines for the user.
+        weights: Folder of the backbones that the settings name; see `weights_folder`.
 
     Returns:
         The checkpoint without a calibration, the welds that calibrate and the record of the run.
@@ -92,7 +95,7 @@ def train_causal_film(
     threads = torch.get_num_threads()
     torch.set_num_threads(run.threads)
     try:
-        return _Run(run, welds, out, progress).finish()
+        return _Run(run, welds, out, progress, weights).finish()
     finally:
         torch.set_num_threads(threads)
 
@@ -100,8 +103,11 @@ def train_causal_film(
 class _Run:
     """See `train_causal_film`."""
 
-    def __init__(self, run: FilmRun, welds: Sequence[FoundWeld], out: Path, progress: Progress) -> None:
+    def __init__(
+        self, run: FilmRun, welds: Sequence[FoundWeld], out: Path, progress: Progress, weights: Path | None
+    ) -> None:
         self.run = run
+        self.large = load_backbones(run.backbones, run.sample, weights)
         self.out = out
         self.state = out / STATE
         self.progress = progress
@@ -109,7 +115,9 @@ class _Run:
         self._last = time.monotonic()
         self.shares = shared_out(welds, run, progress)
         self.digest = xxhash.xxh3_128_hexdigest(
-            repr((run, [sorted(w.digest for w in part) for part in self._parts()], torch.__version__)).encode()
+            repr(
+                (run, self.large.records, [sorted(w.digest for w in part) for part in self._parts()], torch.__version__)
+            ).encode()
         )
 
     def _parts(self) -> tuple[list[FoundWeld], list[FoundWeld], list[FoundWeld]]:
@@ -131,9 +139,10 @@ class _Run:
             weld_tokens(inputs, _good(part), self.state, self.progress) for part in (fit, validation, calibration)
         ]
         self._tick("tokens")
-        film, training = self._trained(inputs, tokens[0], tokens[1])
+        bead = None if inputs.result is None else fitted_bead(tokens[0], inputs.result.config, self.run.sample)
+        film, training = self._trained(inputs, bead, tokens[0], tokens[1])
         self.progress("scoring good welds")
-        detector = fitted_detector(self.run.sample, inputs, film, tokens[0], tokens[1])
+        detector = fitted_detector(self.run.sample, inputs, film, bead, tokens[0], tokens[1])
         encoded = [detector.encode_tokens(w) for w in tokens[2] if len(w)]
         self._tick("scores")
         keys = {name: [f.weld.manifest.key for f in part] for name, part in (("fit", fit), ("validation", validation))}
@@ -158,6 +167,7 @@ class _Run:
             },
             parameters={
                 "encoders": list(parameter_counts(WeldSmall(self.run.encoders))),
+                **{name: [sum(p.numel() for p in large.parameters()), 0] for name, large in self.large.models.items()},
                 "causal-film": list(parameter_counts(CausalFilm(film.config))),
             },
             pretraining=pretraining,
@@ -176,49 +186,56 @@ class _Run:
         return cut_welds(welds, self.run.sample, self.out / CUTS, self.progress)
 
     def _pretrained(self, fit: Sequence[CutFile], validation: Sequence[CutFile]) -> tuple[FrozenInputs, list[Epoch]]:
-        """Train the encoders, freeze them and fit the result tokens."""
+        """Train the small encoders that are used, freeze everything and fit the result tokens."""
         torch.manual_seed(self.run.seed)
-        encoders = WeldSmall(self.run.encoders)
+        small = WeldSmall(self.run.encoders)
         scale = sensor_scale(fit)
-        history = pretrain(
-            encoders,
-            fit,
-            validation or fit,
-            scale,
-            self.run,
-            digest=self.digest,
-            file=self.state / "pretraining.safetensors",
-            progress=self.progress,
-        )
-        encoders.eval().requires_grad_(False)
-        total, trainable = parameter_counts(encoders)
-        assert trainable == 0
-        self.progress(f"encoders frozen: {total:,} parameters, {trainable} trained from here on")
+        history = []
+        if self.run.backbones.small:
+            history = pretrain(
+                small,
+                fit,
+                validation or fit,
+                scale,
+                self.run,
+                digest=self.digest,
+                file=self.state / "pretraining.safetensors",
+                progress=self.progress,
+                modalities=(*self.run.backbones.small, "sensors"),
+            )
+        encoders = with_backbones(small, self.large)
+        total = sum(p.numel() for p in encoders.parameters())
+        self.progress(f"encoders frozen: {total:,} parameters, 0 trained from here on")
         result = None
         photos = [file.load().photos for file in _good(fit)]
         photos = [sample for sample in photos if sample.post_images_mask.any()]
         if len(photos) >= MIN_WELDS:
-            with torch.no_grad():
-                batches = [photo_batch(photos[i : i + _TOGETHER]) for i in range(0, len(photos), _TOGETHER)]
-                levels = [encoders.photos(batch[PHOTOS], batch[f"{PHOTOS}_mask"]) for batch in batches]
+            described = [
+                described_photos(encoders, photos[i : i + _TOGETHER]) for i in range(0, len(photos), _TOGETHER)
+            ]
             settings = self.run.result
-            widths = (self.run.encoders.photo_width,) * 3
-            sizes = ResultTokensConfig(widths=widths, words=settings.words, bands=settings.bands)
-            result = ResultTokens.fit(levels, sizes, seed=self.run.seed)
+            widths = photo_widths(encoders.config)
+            sizes = ResultTokensConfig(widths=widths, **asdict(settings))
+            result = ResultTokens.fit([photo[:2] for photo in described], sizes, seed=self.run.seed)
         else:
             self.progress(f"{len(photos)} good training welds have photos; the photos will not be judged")
         self._tick("pretraining")
         return FrozenInputs(encoders=encoders, scale=scale, result=result), history
 
     def _trained(
-        self, inputs: FrozenInputs, fit: Sequence[WeldTokens], validation: Sequence[WeldTokens]
+        self,
+        inputs: FrozenInputs,
+        bead: BeadModel | None,
+        fit: Sequence[WeldTokens],
+        validation: Sequence[WeldTokens],
     ) -> tuple[CausalFilm, list[Epoch]]:
         widths = (self.run.encoders.photo_width,)
         sizes = ResultTokensConfig(widths=widths, words=1) if inputs.result is None else inputs.result.config
         torch.manual_seed(self.run.seed + 1)
-        film = CausalFilm(self.run.network(sizes.tokens, sizes.width))
+        film = CausalFilm(self.run.network(sizes.tokens, sizes.width, inputs.encoders.config))
         history = train_film(
             film,
+            Start(bead=bead, spec=self.run.sample, shape=(sizes.tokens, sizes.width)),
             fit,
             validation,
             self.run,

@@ -17,15 +17,18 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from torch import Tensor
 
-from models.detector_contract import PHASES, PHOTOS, PROCESS, DetectorError, Phase
+from models.backbones import Encoders
+from models.detector_contract import PHASES, PHOTOS, PROCESS, DetectorError, Encoded
 from models.film_data import CutFile, CutWeld
 from models.film_inputs import SensorScale, photo_batch, process_batch
+from models.photo_views import describe_views
 from models.result_tokens import ResultTokens
-from models.small_encoders import Tokens, WeldSmall
+from models.small_encoders import Tokens
+from models.statistics import WIDTH, side_by_side
 from models.statistics import encode_window as statistics_of
 from sync.sample import Weld4MSample
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Raised when cached tokens change their meaning."""
 _TOGETHER: Final = 16
 _SAY_EVERY: Final = 40
@@ -40,8 +43,9 @@ class WeldTokens:
         key: Weld key.
         session: Its session.
         label: 0-11, or -1 for unknown.
-        windows: `video` (n, Nv, D), `audio` (n, Na, D) and `sensors` (n, S, F) float32, NaN where not known; `index`
-            (n,) and `phases` (n, 3): number of the phase of each process modality, -1 where it is absent.
+        windows: `video` (n, Nv, D), `audio` (n, Na, D) and `sensors` (n, S, F) float32, NaN where not known;
+            `statistics` (n, W) float64, the plain ones of all modalities, NaN where not known; `index` (n,) and
+            `phases` (n, 3): number of the phase of each process modality, -1 where it is absent.
         result: `(K, R)` float32, or None without photos.
     """
 
@@ -65,7 +69,7 @@ class FrozenInputs:
         result: None when no training weld had photos.
     """
 
-    encoders: WeldSmall
+    encoders: Encoders
     scale: SensorScale
     result: ResultTokens | None
 
@@ -73,9 +77,11 @@ class FrozenInputs:
     def windows(self, windows: Sequence[Weld4MSample]) -> Arrays:
         """Give the `windows` of `WeldTokens`."""
         batch = process_batch(windows, self.scale)
+        plain = [statistics_of(w) for w in windows]
         found: Arrays = {
             "index": np.array([w.index for w in windows], dtype=np.int64),
-            "phases": np.array([_phases(w) for w in windows], dtype=np.int64).reshape(-1, len(PROCESS)),
+            "phases": np.array([_phases(p) for p in plain], dtype=np.int64).reshape(-1, len(PROCESS)),
+            "statistics": np.array([side_by_side(p, p.present) for p in plain]).reshape(-1, WIDTH),
         }
         for name, encode in (("video", self.encoders.video), ("audio", self.encoders.audio)):
             tokens = encode(batch[name], batch[f"{name}_mask"])
@@ -88,9 +94,7 @@ class FrozenInputs:
         """Give the result tokens of a weld; None without a photo."""
         if self.result is None or not sample.post_images_mask.any():
             return None
-        batch = photo_batch([sample])
-        mask = batch[f"{PHOTOS}_mask"]
-        tokens = self.result(self.encoders.photos(batch[PHOTOS], mask), mask)[0]
+        tokens = self.result(*described_photos(self.encoders, [sample]))[0]
         return np.ascontiguousarray(tokens.numpy())
 
     def weld(self, cut: CutWeld) -> WeldTokens:
@@ -121,6 +125,15 @@ class FrozenInputs:
             h.update(name.encode())
             h.update(np.ascontiguousarray(array).tobytes())
         return h.hexdigest()
+
+
+@torch.no_grad()
+def described_photos(encoders: Encoders, samples: Sequence[Weld4MSample]) -> tuple[list[Tensor], Tensor, Tensor]:
+    """Look at the photos of welds as `ResultTokens` takes them: patch features, plain description, mask."""
+    batch = photo_batch(samples)
+    mask = batch[f"{PHOTOS}_mask"]
+    views = np.stack([describe_views(s.post_images, s.post_images_mask) for s in samples])
+    return encoders.photos(batch[PHOTOS], mask), torch.from_numpy(views), mask
 
 
 def as_input(windows: Arrays, rows: Any) -> tuple[Tokens, Tokens, Tensor, Tensor]:
@@ -176,10 +189,9 @@ def _cached(inputs: FrozenInputs, file: CutFile, path: Path) -> WeldTokens:
     return WeldTokens(key=manifest.key, session=manifest.session, label=manifest.label, windows=arrays, result=result)
 
 
-def _phases(window: Weld4MSample) -> list[int]:
+def _phases(window: Encoded) -> list[int]:
     """Number the phase of each process modality, as it sees it itself."""
-    phases: dict[str, Phase] = statistics_of(window).phases
-    return [PHASES.index(phases[m]) if m in phases else -1 for m in PROCESS]
+    return [PHASES.index(window.phases[m]) if m in window.phases else -1 for m in PROCESS]
 
 
 def _tokens(values: npt.NDArray[Any]) -> Tokens:

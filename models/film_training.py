@@ -1,8 +1,8 @@
 """Phase two: Causal-FiLM on frozen tokens of good welds; process-only, result-only and full parts in one run.
 
 An example is one weld with some of its windows. Each window is predicted and restored on its own; the result is
-predicted from all of them together. Windows lose modalities at random, the whole weld the same ones, so that the
-network has seen every presence pattern that it will be asked to judge.
+predicted from all of them together, beginning with what the weld's settings predict. Windows lose modalities at random,
+the whole weld the same ones, so that the network has seen every presence pattern that it will be asked to judge.
 """
 
 from collections.abc import Sequence
@@ -13,17 +13,21 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from models.bead_model import BeadModel, arc_seconds
 from models.causal_film import CausalFilm, FilmOutput
 from models.collapse import CollapseReport, collapse_report
-from models.detector_contract import PROCESS, PROCESS_PATTERNS, DetectorError, Pattern
+from models.detector_contract import PHOTOS, PROCESS, PROCESS_PATTERNS, DetectorError, Pattern
 from models.film_config import FilmRun
 from models.film_tokens import WeldTokens, as_input, presence
 from models.training_loop import Epoch, Phase, Progress, run_phase
+from sync.sample import SampleSpec
 
 NAME: Final = "training"
 MIN_WELDS: Final = 10
+_LOGGED: Final = 32
+"""Validation welds that the signs of collapse are logged on after each epoch; the gate looks at all of them."""
 _AT_ONCE: Final = 64
 """Windows per forward pass where nothing is learned."""
 
@@ -37,8 +41,32 @@ class _Plan:
     kept: npt.NDArray[np.bool_]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """What a weld's settings predict of its result, which is what the network begins with.
+
+    Attributes:
+        bead: None without photos.
+        spec: What samples are cut to.
+        shape: (K, R).
+    """
+
+    bead: BeadModel | None
+    spec: SampleSpec
+    shape: tuple[int, int]
+
+    def of(self, weld: WeldTokens, used: Pattern) -> npt.NDArray[np.float32]:
+        """Predict the result tokens `(K, R)` of a weld; zeros, the mean of good welds, if there is nothing to go by."""
+        there = presence(weld.windows)
+        known = tuple(m for i, m in enumerate(PROCESS) if m in used and there[:, i].any())
+        if self.bead is None or not known:
+            return np.zeros(self.shape, dtype=np.float32)
+        return self.bead.predict(weld.windows["statistics"], arc_seconds(weld.windows["index"], self.spec), known)
+
+
 def train_film(
     film: CausalFilm,
+    start: Start,
     fit: Sequence[WeldTokens],
     validation: Sequence[WeldTokens],
     run: FilmRun,
@@ -52,6 +80,7 @@ def train_film(
 
     Args:
         film: A fresh one.
+        start: What it begins with; see `Start`.
         fit: Good welds to learn from.
         validation: Good welds that say when to stop, and whether the predictions have collapsed.
         run: Settings.
@@ -70,6 +99,9 @@ def train_film(
     validation = [w for w in validation if len(w)]
     check_welds(fit, validation)
     film.fit_normalisation(as_input(w.windows, slice(None)) for w in fit)
+    output = film.outputs[PHOTOS]
+    nn.init.zeros_(output.get_parameter("weight"))
+    nn.init.zeros_(output.get_parameter("bias"))
     settings = run.training
 
     def batches(rng: np.random.Generator) -> list[_Plan]:
@@ -80,7 +112,7 @@ def train_film(
 
     def loss(plan: _Plan, source: torch.Generator) -> Tensor:
         del source  # the bottleneck draws from the global one, which follows from the epoch
-        return weld_losses(film, plan)[0]
+        return weld_losses(film, start, plan)[0]
 
     def validate() -> tuple[float, dict[str, float]]:
         rng = np.random.default_rng(run.seed)
@@ -88,11 +120,11 @@ def train_film(
         losses = []
         for first in range(0, len(validation), 8):
             plan = _plan(validation[first : first + 8], settings.windows_per_weld, run.modality_dropout, rng)
-            value, found = weld_losses(film, plan)
+            value, found = weld_losses(film, start, plan)
             losses.append(float(value))
             for name, part in found.items():
                 parts.setdefault(name, []).append(part)
-        report = collapse_of(film, validation)
+        report = collapse_of(film, start, validation[:_LOGGED])
         figures = {name: float(np.mean(values)) for name, values in parts.items()}
         figures |= {"cosine": report.pairwise_cosine, "std": report.std, "rank": report.effective_rank}
         return float(np.mean(losses)), figures
@@ -109,7 +141,7 @@ def train_film(
         phase, settings, seed=run.seed, digest=digest, file=file, progress=progress, best_file=best_file
     )
     film.requires_grad_(False)
-    problem = collapse_of(film, validation).problem if _with_photos(validation) else None
+    problem = collapse_of(film, start, validation).problem if _with_photos(validation) else None
     if problem is not None:
         raise DetectorError(f"{problem}; give more welds, another seed or a smaller learning rate")
     return history
@@ -132,7 +164,7 @@ def check_welds(fit: Sequence[WeldTokens], validation: Sequence[WeldTokens]) -> 
         )
 
 
-def weld_losses(film: CausalFilm, plan: _Plan) -> tuple[Tensor, dict[str, float]]:
+def weld_losses(film: CausalFilm, start: Start, plan: _Plan) -> tuple[Tensor, dict[str, float]]:
     """Give the loss of a batch of welds, and its parts."""
     count = plan.rows.shape[1]
     windows = {
@@ -146,7 +178,10 @@ def weld_losses(film: CausalFilm, plan: _Plan) -> tuple[Tensor, dict[str, float]
     total, parts = film.loss(out)
     result, there = results_of(film, plan.welds)
     if there.any():
+        kept = [tuple(m for m, here in zip(PROCESS, row, strict=True) if here) for row in plan.kept]
+        begun = np.stack([start.of(w, used) for w, used in zip(plan.welds, kept, strict=True)])
         predicted = film.predict_result(out.process.reshape(len(plan.welds), -1, film.config.width))
+        predicted = predicted + torch.from_numpy(begun)
         of_results, more = film.result_loss(predicted, film.restore_result(result, there), result, there)
         total, parts = total + of_results, parts | more
     return total, parts
@@ -174,9 +209,12 @@ def process_tokens(film: CausalFilm, weld: WeldTokens, pattern: Pattern) -> Tens
 
 
 @torch.no_grad()
-def collapse_of(film: CausalFilm, welds: Sequence[WeldTokens]) -> CollapseReport:
+def collapse_of(film: CausalFilm, start: Start, welds: Sequence[WeldTokens]) -> CollapseReport:
     """Compare the predicted results of welds."""
-    predicted = [film.predict_result(process_tokens(film, w, PROCESS)) for w in _with_photos(welds)]
+    predicted = [
+        film.predict_result(process_tokens(film, w, PROCESS)) + torch.from_numpy(start.of(w, PROCESS))
+        for w in _with_photos(welds)
+    ]
     width = film.config.result_tokens * film.config.result_width
     return collapse_report(torch.cat(predicted) if predicted else torch.zeros(0, width))
 

@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from acquisition.packet import MODALITIES, Event, Packet, Photo, StreamInfo
 from models.checkpoint import Checkpoint
 from models.conformal import p_value, threshold, welds_needed
 from models.detector_contract import PHOTOS, PROCESS, Encoded, Pattern, leave_one_out, pattern_of, running_maximum
+from models.explanation import UNUSUAL_Z, Explanation, Span, at_words, rises, told
 from recordings.verdict import Score, Verdict, VerdictWord
 from sync.sample import Weld4MSample
 from sync.windows import WindowCutter
@@ -32,6 +34,7 @@ class _Alarm:
     score: float
     threshold: float | None
     p_value: float
+    rose: tuple[Span, ...]
 
 
 class WeldJudge:
@@ -84,6 +87,7 @@ class WeldJudge:
         self._note = note
         self._photos_pending = any(info.modality == PHOTOS for info in infos.values())
         self._windows: list[Encoded] = []
+        self._spans: list[Span] = []
         self._covered = dict.fromkeys(PROCESS, 0.0)
         self._scores: dict[Pattern, list[float]] = {}
         self._photos: Encoded | None = None
@@ -117,6 +121,7 @@ class WeldJudge:
     def _window(self, sample: Weld4MSample, out: list[Score | Verdict]) -> None:
         window = self._detector.encode_window(sample)
         self._windows.append(window)
+        self._spans.append((sample.t0_ns, sample.t0_ns + sample.duration_ns))
         self.missing += sample.missing
         for m in PROCESS:
             mask = getattr(sample, f"{m}_mask")
@@ -125,7 +130,7 @@ class WeldJudge:
         if window.present:
             pattern = self._pattern() or window.present
             weld_score = running_maximum(self._window_scores(pattern))
-            good = self._calibration.of(pattern) if self._calibration else np.empty(0)
+            good = self._good(pattern)
             now_ns = self._now_ns() if self._now_ns else None
             score = Score(
                 weld=self.key,
@@ -145,7 +150,7 @@ class WeldJudge:
             out.append(score)
         verdict = self._verdict(final=False)
         last = self._last
-        if last is None or (last.word, last.score, last.present) != (verdict.word, verdict.score, verdict.present):
+        if last is None or _news(last) != _news(verdict):
             self._say(verdict, out)
 
     def _say(self, verdict: Verdict, out: list[Score | Verdict]) -> None:
@@ -171,20 +176,45 @@ class WeldJudge:
             return self._detector.weld_score(self._windows, self._photos, pattern)
         return running_maximum(self._window_scores(pattern))
 
+    def _good(self, pattern: Pattern) -> npt.NDArray[np.float64]:
+        """Calibration scores under `pattern`; empty where nothing is calibrated."""
+        return self._calibration.of(pattern) if self._calibration and pattern else np.empty(0)
+
+    def _rose(self, pattern: Pattern) -> tuple[Span, ...]:
+        """Stretches in which the process scores under `pattern` rose above those of good welds."""
+        process = tuple(m for m in pattern if m != PHOTOS)
+        if not process:
+            return ()
+        limit = threshold(self._good(process), self._alpha)
+        off_ns = self._cutter.arc_off_ns
+        spans = [(t0_ns, t1_ns if off_ns is None else min(t1_ns, off_ns)) for t0_ns, t1_ns in self._spans]
+        return rises(spans, self._window_scores(process), UNUSUAL_Z if limit is None else limit)
+
+    def _at(self, rose: tuple[Span, ...]) -> str:
+        return at_words(rose, self._cutter.arc_on_ns, finished=self._cutter.finished)
+
+    def _disagreements(self, pattern: Pattern) -> dict[str, float]:
+        """What of the bead fits the process least, as far as the detector can tell."""
+        if self._photos is None or PHOTOS not in pattern:
+            return {}
+        return told(self._detector.disagreement(self._windows, self._photos, pattern))
+
     def _verdict(self, *, final: bool) -> Verdict:
         photos = final and self._photos is not None
         pattern = pattern_of((*self._pattern(), *((PHOTOS,) if photos else ())))
         score = self._weld_score(pattern) if pattern else float("nan")
-        good = self._calibration.of(pattern) if self._calibration and pattern else np.empty(0)
+        good = self._good(pattern)
         known = bool(np.isfinite(score))
         p = p_value(good, score) if known and good.size else None
         limit = threshold(good, self._alpha)
         contributions = leave_one_out(pattern, self._weld_score) if known else {}
-        word, text = self._word(pattern, p, good.size, known, final, contributions)
+        found = Explanation(contributions, self._disagreements(pattern), self._rose(pattern))
+        word, text = self._word(pattern, p, good.size, known, final, found)
         if word == "NO-GO" and p is not None and p <= self._alpha:
-            self._alarm = _Alarm(pattern=pattern, score=score, threshold=limit, p_value=p)
+            self._alarm = _Alarm(pattern=pattern, score=score, threshold=limit, p_value=p, rose=found.rose)
         elif word == "NO-GO" and self._alarm is not None:
             score, limit, p = self._alarm.score, self._alarm.threshold, self._alarm.p_value
+            found = replace(found, rose=self._alarm.rose)
         return Verdict(
             weld=self.key,
             stage="consistency" if photos else "process",
@@ -200,11 +230,13 @@ class WeldJudge:
             present=pattern,
             photos_pending=self._photos_pending,
             detector=self._checkpoint.title,
-            contributions=contributions,
+            contributions=found.contributions,
+            disagreements=found.disagreements,
+            rose=found.rose,
         )
 
     def _word(
-        self, pattern: Pattern, p: float | None, n: int, known: bool, final: bool, contributions: Mapping[str, float]
+        self, pattern: Pattern, p: float | None, n: int, known: bool, final: bool, found: Explanation
     ) -> tuple[VerdictWord, str]:
         """Decide the word and say why; every doubt is NO DATA."""
         if not self._windows and not known:
@@ -224,11 +256,13 @@ class WeldJudge:
         if n < welds_needed(self._alpha):
             return "NO DATA", f"calibrating {n} of {welds_needed(self._alpha)}"
         if p is not None and p <= self._alpha:
-            stands_out = max(contributions, key=lambda m: contributions[m])
-            return "NO-GO", f"{_SIGHTS[stands_out]} least like {n} good welds (p {p:.3f})"
+            stands_out = max(found.contributions, key=lambda m: found.contributions[m])
+            at = "" if stands_out == PHOTOS else self._at(found.rose)
+            return "NO-GO", f"{_SIGHTS[stands_out]}{at} least like {n} good welds (p {p:.3f})"
         if self._alarm is not None and set(self._alarm.pattern) - set(pattern):
             lost = [m for m in self._alarm.pattern if m not in pattern]
-            return "NO-GO", f"alarm (p {self._alarm.p_value:.3f}) before {_list(lost)} went missing"
+            at = self._at(self._alarm.rose)
+            return "NO-GO", f"alarm{at} (p {self._alarm.p_value:.3f}) before {_list(lost)} went missing"
         return "GO", f"like {n} good welds (p {p:.2f})"
 
     def _reason(self, word: VerdictWord, text: str, pattern: Pattern, final: bool) -> str:
@@ -241,6 +275,11 @@ class WeldJudge:
             tail = "; process only, photos pending"
         note = f"; {self._note}" if self._note else ""
         return f"{without}{text}{tail}{note}"
+
+
+def _news(verdict: Verdict) -> tuple[object, ...]:
+    """What of a verdict while welding is worth a new one."""
+    return verdict.word, verdict.score, verdict.present, verdict.rose
 
 
 def _list(modalities: Iterable[str]) -> str:

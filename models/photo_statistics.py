@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-_PER_VIEW: Final = (
+PER_VIEW: Final = (
     "level",
     "contrast",
     "redness",
@@ -20,7 +20,7 @@ _PER_VIEW: Final = (
     "log_pits",
     "log_glints",
 )
-PHOTO_STATISTICS: Final = (*(f"{n}_mean" for n in _PER_VIEW), *(f"{n}_max" for n in _PER_VIEW), "dark_share_min")
+PHOTO_STATISTICS: Final = (*(f"{n}_mean" for n in PER_VIEW), *(f"{n}_max" for n in PER_VIEW), "dark_share_min")
 PIT: Final = 30.0
 """Gray levels by which a point must be darker (pit) or lighter (glint, spatter) than its surroundings."""
 
@@ -32,12 +32,12 @@ def photo_statistics(photos: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_])
         photos: `(N, 3, h, w)` colour views.
         mask: `(N,)`.
     """
-    table = np.stack([_view(photos[i].astype(np.float32)) for i in np.flatnonzero(mask)])
+    table = np.stack([view_statistics(photos[i].astype(np.float32)) for i in np.flatnonzero(mask)])
     return np.concatenate([table.mean(axis=0), table.max(axis=0), [table[:, 3].min()]])
 
 
-def _view(colour: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Compute `_PER_VIEW` of one `(3, h, w)` view; levels relative to the view's own median, for the light differs."""
+def view_statistics(colour: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Compute `PER_VIEW` of one `(3, h, w)` view; levels relative to the view's own median, for the light differs."""
     gray = colour.mean(axis=0)
     middle = float(np.median(gray)) + 1.0
     dx, dy = np.diff(gray, axis=1)[:-1], np.diff(gray, axis=0)[:, :-1]

@@ -1,6 +1,6 @@
 """Phase one: the small encoders learn from unlabelled welds what belongs together, and are frozen afterwards."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from acquisition.packet import MODALITIES
 from models.film_config import FilmRun
 from models.film_data import CutFile
 from models.film_inputs import SensorScale, photo_batch, process_batch
@@ -43,6 +44,7 @@ def pretrain(
     digest: str,
     file: Path,
     progress: Progress,
+    modalities: Collection[str] = MODALITIES,
 ) -> list[Epoch]:
     """Train the encoders, and freeze them.
 
@@ -55,6 +57,7 @@ def pretrain(
         digest: See `run_phase`.
         file: State, see `run_phase`.
         progress: Takes lines for the user.
+        modalities: What to learn from; the encoders of others learn nothing.
 
     Returns:
         The history.
@@ -72,7 +75,8 @@ def pretrain(
         windows = [
             weld.windows[i] for weld in welds for i in rng.permutation(len(weld.windows))[: settings.windows_per_weld]
         ]
-        return process_batch(windows, scale) | photo_batch([weld.photos for weld in welds])
+        batch = process_batch(windows, scale) | photo_batch([weld.photos for weld in welds])
+        return {name: tensor for name, tensor in batch.items() if name.removesuffix("_mask") in modalities}
 
     def loss(plan: _Plan, source: torch.Generator) -> Tensor:
         total: Tensor = encoders.pretraining_loss(batch_of(plan), source)[0]

@@ -42,10 +42,10 @@ NAMES: Final[dict[str, tuple[str, ...]]] = {
     "audio": AUDIO_STATISTICS,
     "sensors": SENSOR_STATISTICS,
 }
-_PARTS: Final[dict[str, slice]] = {}
+PARTS: Final[dict[str, slice]] = {}
 for _m in PROCESS:
-    _first = sum(len(NAMES[other]) for other in _PARTS)
-    _PARTS[_m] = slice(_first, _first + len(NAMES[_m]))
+    _first = sum(len(NAMES[other]) for other in PARTS)
+    PARTS[_m] = slice(_first, _first + len(NAMES[_m]))
 WIDTH: Final = sum(len(names) for names in NAMES.values())
 SLOTS: Final = START_WINDOWS + 2
 """One per window of the start, where gas and wire settle second by second; one for steady, one for the end."""
@@ -185,14 +185,24 @@ def encode_photos(sample: Weld4MSample) -> Encoded | None:
     return Encoded(index=-1, present=(PHOTOS,), values={PHOTOS: values})
 
 
-def _row(window: Encoded, used: Pattern) -> tuple[Values, npt.NDArray[np.int64]]:
-    """Lay the statistics of the modalities used side by side, the others NaN, with the slot of each element."""
-    row, slots = np.full(WIDTH, np.nan), np.zeros(WIDTH, dtype=np.int64)
+def side_by_side(window: Encoded, used: Pattern) -> Values:
+    """Lay the statistics of the modalities used side by side, `(WIDTH,)`, the others NaN."""
+    row = np.full(WIDTH, np.nan)
     for m in used:
-        phase = window.phases[m]
-        row[_PARTS[m]] = window.values[m]
-        slots[_PARTS[m]] = min(window.index, START_WINDOWS - 1) if phase == "start" else SLOTS - 1 - (phase != "end")
-    return row, slots
+        row[PARTS[m]] = window.values[m]
+    return row
+
+
+def slots_of(index: int, phases: Mapping[str, Phase]) -> npt.NDArray[np.int64]:
+    """Give the slot of each element of a row, `(WIDTH,)`."""
+    slots = np.zeros(WIDTH, dtype=np.int64)
+    for m, phase in phases.items():
+        slots[PARTS[m]] = min(index, START_WINDOWS - 1) if phase == "start" else SLOTS - 1 - (phase != "end")
+    return slots
+
+
+def _row(window: Encoded, used: Pattern) -> tuple[Values, npt.NDArray[np.int64]]:
+    return side_by_side(window, used), slots_of(window.index, window.phases)
 
 
 def _window_distance(model: tuple[Standardiser, Gaussian], window: Encoded, used: Pattern) -> float:

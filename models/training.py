@@ -23,7 +23,13 @@ CACHE: Final = "features"
 
 
 def train(
-    model: str, data: Path, out: Path, *, config: Path | None = None, progress: Progress = lambda _: None
+    model: str,
+    data: Path,
+    out: Path,
+    *,
+    config: Path | None = None,
+    weights: Path | None = None,
+    progress: Progress = lambda _: None,
 ) -> dict[str, Any]:
     """Train one of `DETECTORS`.
 
@@ -32,6 +38,7 @@ def train(
         data: Folder tree of welds. Where welds carry a `split` in their metadata, only TRAIN is used.
         out: Folder of the run, which is its checkpoint. A run that was killed goes on with the same arguments.
         config: Settings in TOML; `statistics` has none.
+        weights: Folder of the pretrained backbones that the settings name.
         progress: Takes lines for the user.
 
     Returns:
@@ -41,22 +48,28 @@ def train(
         DetectorError: The model is unknown, a setting is wrong, the welds are too few or too bad, or it went wrong.
     """
     if model == "causal-film":
-        return train_network(data, out, config=config, progress=progress)
+        return train_network(data, out, config=config, weights=weights, progress=progress)
     if model != "statistics":
         raise DetectorError(f"no model '{model}'; there are: {', '.join(DETECTORS)}")
-    if config is not None:
-        raise DetectorError(f"{config}: 'statistics' has no settings; leave --config out")
+    for name, given in (("config", config), ("weights", weights)):
+        if given is not None:
+            raise DetectorError(f"{given}: 'statistics' has no {name}; leave --{name} out")
     return train_statistics(data, out, progress=progress)
 
 
 def train_network(
-    data: Path, out: Path, *, config: Path | None = None, progress: Progress = lambda _: None
+    data: Path,
+    out: Path,
+    *,
+    config: Path | None = None,
+    weights: Path | None = None,
+    progress: Progress = lambda _: None,
 ) -> dict[str, Any]:
     """Train Causal-FiLM and calibrate it on whole sessions held out; see `train`."""
     from models.film_run import save_record, train_causal_film
 
     welds = training_welds(data)
-    checkpoint, encoded, record = train_causal_film(welds, out, config=config, progress=progress)
+    checkpoint, encoded, record = train_causal_film(welds, out, config=config, weights=weights, progress=progress)
     by_key = {w.key: w for w in encoded}
     calibrators = [w for w in welds if w.manifest.key in by_key]
     calibrations = calibrations_of(checkpoint.detector, calibrators, by_key, progress)

@@ -80,10 +80,16 @@ SCORES: Final = _columns(
         *(pa.field(name, _INT) for name in ("calibration_welds", "calibration_sessions")),
         *(pa.field(name, pa.bool_()) for name in ("final", "photos_pending")),
         pa.field("present", pa.list_(pa.string())),
-        *(pa.field(name, pa.string()) for name in ("orders", "contributions")),
+        *(pa.field(name, pa.string()) for name in ("orders", "contributions", "disagreements", "rose")),
     ]
 )
 """A row per `Score` (`kind` "score") and per `Verdict` ("verdict"), in the order in which they were given."""
+_AS_JSON: Final[dict[str, Any]] = {
+    "orders": dict[str, tuple[int, int]],
+    "contributions": dict[str, float],
+    "disagreements": dict[str, float],
+    "rose": tuple[tuple[int, int], ...],
+}
 
 _SENSOR_KEYS: "Final[list[pa.Field[Any]]]" = [
     *_PACKET,
@@ -202,21 +208,20 @@ def _packet(stream: str, row: Row, payload: Event | ClockUpdate) -> Packet:
 
 
 def score_row(item: Score | Verdict) -> dict[str, Any]:
-    """Return the row of a score or a verdict; dictionaries become JSON."""
+    """Return the row of a score or a verdict; what a column cannot hold becomes JSON."""
     row = {name: getattr(item, name) for name in (field.name for field in dataclasses.fields(item))}
-    for name in ("orders", "contributions"):
-        if name in row:
-            row[name] = msgspec.json.encode(row[name]).decode()
+    for name in _AS_JSON.keys() & row.keys():
+        row[name] = msgspec.json.encode(row[name]).decode()
     return {**row, "kind": "score" if isinstance(item, Score) else "verdict", "present": list(item.present)}
 
 
 def scored_item(row: Row) -> Score | Verdict:
-    """Return the score or verdict of a row."""
+    """Return the score or verdict of a row; what an earlier version did not write yet is empty."""
     kind: type[Score] | type[Verdict] = Score if row["kind"] == "score" else Verdict
     values = {field.name: row[field.name] for field in dataclasses.fields(kind)}
     values["present"] = tuple(values["present"])
-    if kind is Score:
-        values["orders"] = msgspec.json.decode(values["orders"], type=dict[str, tuple[int, int]])
-    else:
-        values["contributions"] = msgspec.json.decode(values["contributions"], type=dict[str, float])
+    for name in _AS_JSON.keys() & values.keys():
+        text = values.pop(name)
+        if text is not None:
+            values[name] = msgspec.json.decode(text, type=_AS_JSON[name])
     return kind(**values)

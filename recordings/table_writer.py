@@ -78,19 +78,28 @@ class TableWriter:
 def read_table(path: Path, schema: pa.Schema) -> pa.Table:
     """Read every whole batch of an Arrow stream, however it ends, or a Parquet file; no file means no rows.
 
+    Nullable columns that an earlier version did not write yet come back empty.
+
     Raises:
         OSError: The Parquet file is damaged.
     """
     if path.suffix == ".parquet":
-        return pa.parquet.read_table(path, partitioning=None).cast(schema)
-    batches = []
+        return _completed(pa.parquet.read_table(path, partitioning=None), schema).cast(schema)
+    tables = []
     try:
         with pa.OSFile(str(path), "rb") as source, pa.ipc.open_stream(source) as stream:
             while True:
                 batch = stream.read_next_batch()
                 batch.validate()
-                batches.append(batch)
+                tables.append(_completed(pa.Table.from_batches([batch]), schema))
     except (StopIteration, OSError, pa.ArrowException):
         # A killed recorder leaves a stream without an end, or with half a batch: what came before it is whole.
         pass
-    return pa.Table.from_batches([batch for batch in batches if batch.schema.equals(schema)], schema)
+    return pa.concat_tables([schema.empty_table(), *(table for table in tables if table.schema.equals(schema))])
+
+
+def _completed(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    for field in schema:
+        if field.nullable and field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table

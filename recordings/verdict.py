@@ -77,6 +77,12 @@ class Verdict:
         present: Modalities that were used.
         photos_pending: Photos are still expected.
         detector: Name and digest of the checkpoint.
+        contributions: By how much each modality raised the score: the score with it minus the one without.
+        disagreements: What of the bead fits the process least: at most 3 names the detector gives, with z-scores above
+            2, the largest first; empty before the photos. In some thirty names one or two are above 2 in good welds,
+            too: they explain a NO-GO, they are none.
+        rose: Where in the weld the process scores rose above what is usual: at most 3 stretches of cell time
+            (t0_ns, t1_ns), the worst first. While the weld runs, the end of the newest one may still move.
     """
 
     weld: str
@@ -94,3 +100,5 @@ class Verdict:
     photos_pending: bool
     detector: str
     contributions: dict[str, float] = field(default_factory=dict)
+    disagreements: dict[str, float] = field(default_factory=dict)
+    rose: tuple[tuple[int, int], ...] = ()

@@ -215,7 +215,7 @@ class WindowCutter:
         self._forgot_ns = now_ns
         if self.finished:
             keep_ns = now_ns
-        elif self._end_ns is not None:
+        elif self._end_ns is not None and self.arc_on_ns is not None:
             keep_ns = min(self._next_start_ns, self._end_ns - self._window_ns) - _FILTER_NS
         else:
             keep_ns = now_ns - self._window_ns - _KEPT_NS

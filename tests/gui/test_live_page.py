@@ -1,19 +1,23 @@
 """The live page on a real wire: words and shapes, staleness, border, alarms, commands, freezing."""
 
 import time
+from typing import Any
 
 import pytest
 from PySide6.QtCore import QPoint, QRect, QRectF, Qt
-from PySide6.QtGui import QColor
+from PySide6.QtGui import QColor, QFontMetrics
 from PySide6.QtWidgets import QPushButton, QTableWidget, QWidget
 
 from acquisition.packet import Event
 from acquisition.transport import Reply
+from gui.calibration import calibration_words
 from gui.part_dialog import PartDialog
 from gui.shapes import Shape
-from gui.theme import GO, INFORMATION, NO_GO, TOUCH_PX, WARNING, contrast, readable_on
+from gui.theme import GO, INFORMATION, NO_GO, SMALL_PX, TOUCH_PX, WARNING, contrast, plain_font, readable_on
 from gui.timeline import LEFT_PX, RIGHT_PX
-from recordings.status import Alarm, ReplayStatus
+from gui.verdict_tile import longest_fitting
+from recordings.status import Alarm, DetectorStatus, ReplayStatus
+from recordings.verdict import VerdictWord
 from tests.gui.conftest import INFOS, KEY, Screen, make_stream, make_verdict, make_weld
 
 
@@ -252,12 +256,65 @@ def test_a_label_shows_in_the_list_of_welds(screen: Screen):
 def test_the_tile_says_what_raised_the_score_as_far_as_it_fits(screen: Screen):
     contributions = {"sensors": 9.2, "video": 5.0, "audio": 2.7}
     screen.show(welds=[make_weld(verdict=make_verdict(word="NO-GO", contributions=contributions))])
-    tile = screen.page.verdict_tile
-    metrics = tile.fontMetrics()
+    (why,) = screen.page.verdict_tile._whys()
     whole = "score raised by sensors +9.2, video +5.0, sound +2.7"
-    assert tile._why(metrics, metrics.horizontalAdvance(whole)) == whole
-    assert tile._why(metrics, metrics.horizontalAdvance(whole) - 1) == "score raised by sensors +9.2, video +5.0"
-    assert tile._why(metrics, 20) == ""
+    metrics = screen.page.verdict_tile.fontMetrics()
+    assert longest_fitting(why, metrics, metrics.horizontalAdvance(whole)) == whole
+    shorter = longest_fitting(why, metrics, metrics.horizontalAdvance(whole) - 1)
+    assert shorter == "score raised by sensors +9.2, video +5.0"
+    assert longest_fitting(why, metrics, 20) == ""
+
+
+def test_where_the_score_rose_stands_beside_a_no_go_and_over_the_curves(screen: Screen):
+    now_ns = time.monotonic_ns()
+    on_ns, off_ns = now_ns - 20 * 10**9, now_ns - 5 * 10**9
+    rose = ((on_ns + 6 * 10**9, on_ns + 9 * 10**9), (on_ns + 12 * 10**9, on_ns + 13 * 10**9))
+    page = screen.page
+
+    def shown(word: VerdictWord, rose: tuple[tuple[int, int], ...], **changes: Any) -> int:
+        """Show a verdict; returns how wide the flags over the curves are that have the colour of NO-GO."""
+        verdict = make_verdict(word=word, rose=rose, contributions={"sensors": 9.2}, **changes)
+        screen.show(welds=[make_weld(verdict=verdict, arc_on_ns=on_ns, arc_off_ns=off_ns)])
+        image = page.timeline.grab().toImage()
+        wanted = QColor(NO_GO).rgb()
+        return sum(image.pixel(x, 10) == wanted for x in range(image.width()))
+
+    tile = page.verdict_tile
+    assert shown("GO", ()) == 0
+    assert tile._where() == []
+    both = shown("NO-GO", rose)
+    assert tile._where() == ["at 6–9 s, at 12–13 s", "at 6–9 s"]
+    one = shown("NO-GO", rose[:1])
+    assert both > one > 50
+    assert shown("GO", rose) == 0, "what the photos overruled is no alarm"
+    assert tile._where() == []
+    assert tile._whys()[0][0] == "score rose at 6–9 s, at 12–13 s"
+    shown("NO-GO", (), disagreements={"fine: mean of the central band": 4.0})
+    assert tile._whys()[1] == [
+        "bead does not fit the process: texture of the central band",
+        "bead misfit: texture of the central band",
+    ]
+    assert "texture of the central band" in tile.toolTip()
+    burning = make_weld(phase="welding", verdict=make_verdict(word="NO-GO", rose=rose[:1]), arc_on_ns=on_ns)
+    screen.show(recording=True, weld=KEY, welds=[burning])
+    assert tile._where() == ["from 6 s"], "while the arc burns the end of a stretch may still move"
+
+
+def test_the_score_bar_says_what_the_calibration_is_worth(screen: Screen):
+    def said(n: int) -> str:
+        screen.show(welds=[], detector=DetectorStatus(state="ready", calibration_welds=n, calibration_sessions=3))
+        return screen.page.score_bar.accessibleName()
+
+    assert said(0).endswith("false alarms aimed at 5 %; not calibrated for this cell: 0 of 19 good welds")
+    assert said(12).endswith("false alarms aimed at 5 %; calibrating 12 of 19 good welds, 3 sessions")
+    assert said(160).endswith("n 160 good welds, 3 sessions; 90 % range 2.5–8.1 %")
+    screen.show(welds=[make_weld(verdict=make_verdict(calibration_welds=12, word="NO DATA", threshold=None))])
+    assert "calibrating 12 of 19 good welds, 3 sessions" in screen.page.score_bar.accessibleName()
+    screen.window.resize(1280, 800)
+    screen.until(lambda: screen.window.width() == 1280)
+    metrics, room = QFontMetrics(plain_font(SMALL_PX)), screen.page.score_bar.width() - 24
+    for n in (0, 12, 160):
+        assert longest_fitting(calibration_words(n, 40, 0.05, 19), metrics, room), n
 
 
 def test_an_alarm_names_weld_and_word_once(screen: Screen):

@@ -1,16 +1,20 @@
 """What the time axis keeps: clocks from the status, clipped readings apart, nothing of a future that was wound back."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from acquisition.packet import SENSOR_CHANNELS, ClockUpdate, Packet, SampleBlock, SensorRows
+from gui.rise_marks import rise_marks
+from gui.theme import NO_GO
 from gui.track_scale import CLIPPED, NONE, curve_range, nice_range, range_words, sound_range, value_words
 from gui.tracks import TRACKS, Tracks
 from recordings.status import ReplayStatus
 from recordings.verdict import Score
-from tests.gui.conftest import INFOS, KEY, make_status
+from tests.gui.conftest import INFOS, KEY, make_status, make_verdict, make_weld
 
 START_NS = 10**13
 CURRENT = next(spec for spec in TRACKS if spec.key == "current_a")
@@ -127,6 +131,33 @@ def test_a_window_scored_again_takes_the_place_of_the_first():
     assert [point.weld_score for point in tracks.scores] == [1.5, 2.5]
     assert tracks.running_score(KEY) == 2.5
     assert tracks.running_score("another") is None
+
+
+def test_windows_are_held_against_the_threshold_of_the_process_alone():
+    tracks = known(welds=[])
+    tracks.take_verdict(make_verdict(stage="process", threshold=3.0))
+    tracks.take_verdict(make_verdict(stage="consistency", threshold=2.5))
+    assert tracks.thresholds == {KEY: 3.0}
+
+
+def test_stretches_are_marked_as_long_as_they_are_in_sight_the_worst_on_top():
+    on_ns = START_NS
+    rose = ((on_ns + 6 * 10**9, on_ns + 9 * 10**9), (on_ns + 2 * 10**9, on_ns + 3 * 10**9))
+    weld = make_weld(arc_on_ns=on_ns, verdict=make_verdict(word="NO-GO", rose=rose))
+    tracks = known(welds=[weld])
+
+    def marks(from_s: int, to_s: int) -> list[str]:
+        found = rise_marks(tracks, on_ns + from_s * 10**9, on_ns + to_s * 10**9, lambda t_ns: (t_ns - on_ns) / 1e9)
+        assert all(mark.right - mark.left >= 3.0 and mark.colour == NO_GO for mark in found)
+        return [mark.words for mark in found]
+
+    assert marks(0, 20) == ["rose from 2 s", "rose from 6 s"]
+    tracks.take_status(make_status(welds=[replace(weld, arc_off_ns=on_ns + 14 * 10**9)]))
+    assert marks(0, 20) == ["rose at 2–3 s", "rose at 6–9 s"]
+    assert marks(4, 20) == ["rose at 6–9 s"]
+    assert marks(0, 2) == marks(9, 30) == []
+    tracks.take_status(make_status(welds=[make_weld(key="another", verdict=None)]))
+    assert marks(0, 20) == []
 
 
 @given(st.floats(-1e5, 1e5), st.floats(0, 1e5))

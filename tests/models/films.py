@@ -1,7 +1,12 @@
 """Causal-FiLM, tiny, on the tiny cell of `tests.models.welds`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
+from models import collapse, weld_features
 from models.film_config import FilmRun, load_run
 from models.film_data import CutFile, cut_welds
 from models.weld_features import found_welds
@@ -73,12 +78,31 @@ def tiny_run(folder: Path) -> FilmRun:
     return load_run(tiny_file(folder))
 
 
-def good_welds(root: Path, *, sessions: int = 8, per_session: int = 4) -> Path:
+def good_welds(root: Path, *, sessions: int = 8, per_session: int = 4, photos: int = 2) -> Path:
     """Record good welds, the same number in each session."""
     for seed in range(sessions * per_session):
         key = f"g{seed:02d}"
-        write_weld(root / key, weld_packets(seed, key=key, arc_s=2.0), session=f"s{seed // per_session}")
+        packets = weld_packets(seed, key=key, arc_s=2.0, photos=photos)
+        write_weld(root / key, packets, session=f"s{seed // per_session}")
     return root
+
+
+@contextmanager
+def in_this_process() -> Iterator[None]:
+    """Read welds without helpers: starting one takes longer than reading all tiny welds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(weld_features, "WORKERS", 1000)
+        yield
+
+
+@contextmanager
+def open_gate() -> Iterator[None]:
+    """Let every run pass: a dozen tiny welds do not differ enough for the gate of real ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(collapse, "MIN_RANK", 0.0)
+        patch.setattr(collapse, "MAX_COSINE", 1.1)
+        patch.setattr(collapse, "MIN_SAMPLES", 2)
+        yield
 
 
 def cut_files(data: Path, cache: Path, run: FilmRun) -> list[CutFile]:

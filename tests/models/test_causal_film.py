@@ -94,8 +94,9 @@ def presence(subset: tuple[str, ...], count: int) -> Tensor:
 
 def flat(out: FilmOutput) -> dict[str, Tensor]:
     """All tensors of an output by name."""
-    found = {f"{kind}.{m}": x for kind in ("predicted", "targets", "known") for m, x in getattr(out, kind).items()}
-    for name in ("process", "predicted_result", "restored_result", "result", "restored_process", "process_target"):
+    kinds = ("predicted", "restored", "targets", "known")
+    found = {f"{kind}.{m}": x for kind in kinds for m, x in getattr(out, kind).items()}
+    for name in ("process", "predicted_result", "restored_result", "result"):
         if getattr(out, name) is not None:
             found[name] = getattr(out, name)
     return found
@@ -120,7 +121,7 @@ def filled(batch: dict[str, Any], fill: float | None) -> dict[str, Any]:
 def test_sizes_of_the_default():
     model = CausalFilm(CausalFilmConfig())
     counted = sum(p.numel() for p in model.parameters())
-    assert counted == 1_602_252
+    assert counted == 1_624_152
     assert counted + 506_004 < 2_400_000  # with the small encoders: below 10 MB in float32
     assert all(p.requires_grad for p in model.parameters())
 
@@ -206,7 +207,7 @@ def test_every_subset_gives_finite_numbers(changes: dict[str, Any]):
         assert all(map(math.isfinite, parts.values()))
         residuals = model.residuals(out)
         there: dict[str, bool] = {m: m in subset for m in MODALITIES[:3]}
-        there |= {"process": any(there.values())}
+        there |= {f"restored_{m}": here for m, here in there.items()}
         there |= dict.fromkeys(("result", "result_only"), "post_images" in subset)
         for name, known in there.items():
             assert torch.isfinite(residuals[name]).all() == known, (subset, name)
@@ -244,7 +245,7 @@ def test_no_gradient_reaches_what_reads_an_absent_modality(model: CausalFilm):
     readers = {
         "video": model.inputs["video"],
         "audio": model.inputs["audio"],
-        "sensors": model.modulator.reader,
+        "sensors": torch.nn.ModuleList([model.modulator.reader, model.inputs["sensors"]]),
         "post_images": model.inputs["post_images"],
     }
     for absent in MODALITIES:
@@ -272,14 +273,37 @@ def test_targets_are_frozen(model: CausalFilm):
     batch["result"].requires_grad_()
     out = model(**batch)
     assert out.result is not None
-    assert not any(x.requires_grad for x in (*out.targets.values(), out.process_target, out.result))
+    assert not any(x.requires_grad for x in (*out.targets.values(), out.result))
+
+
+def test_the_process_tokens_learn_from_the_result_alone(model: CausalFilm):
+    """Were they to learn from what restores the modalities too, they would drop what is hard to restore."""
+    batch = inputs()
     model.zero_grad()
-    # The encoder of the process does not learn to be easy to restore.
-    terms = 1.0 - torch.nn.functional.cosine_similarity(out.restored_process, out.process_target, dim=-1)
-    terms.mean().backward()
+    out = model(**batch | {"result": None})
+    model.loss(out)[0].backward()
     assert all(p.grad is None for p in model.process_encoder.parameters())
-    assert any(p.grad is not None for p in model.process_decoder.parameters())
+    for m in MODALITIES[:3]:
+        for name in (m, f"restored_{m}"):
+            assert all(p.grad is not None and p.grad.any() for p in model.outputs[name].parameters()), name
+    model.loss(model(**batch))[0].backward()
+    assert all(p.grad is not None and p.grad.any() for p in model.process_encoder.norm.parameters())
     model.zero_grad()
+
+
+@pytest.mark.parametrize("changed", MODALITIES[:3])
+@pytest.mark.parametrize("changes", VARIANTS, ids=str)
+def test_each_modality_is_restored_from_all(changes: dict[str, Any], changed: str):
+    model = network(**changes)
+    batch, other = inputs(), inputs()
+    if changed == "sensors":
+        other["sensors"] = other["sensors"] + 3.0
+    else:
+        other[changed] = Tokens(other[changed].values * 3.0, other[changed].valid)
+    one, two = model(**batch), model(**other)
+    for m, restored in one.restored.items():
+        assert restored.shape == one.targets[m].shape
+        assert not torch.allclose(restored, two.restored[m], atol=1e-5)
 
 
 @pytest.mark.parametrize("held_out", ["video", "audio", "sensors"])
@@ -306,14 +330,15 @@ def test_training_and_noise_are_told_by_the_mode_alone():
     def outputs() -> tuple[Tensor, ...]:
         out = model(**batch)
         assert out.restored_result is not None
-        return *out.predicted.values(), out.restored_process, out.predicted_result, out.restored_result
+        return *out.predicted.values(), *out.restored.values(), out.predicted_result, out.restored_result
 
     assert all(map(torch.equal, outputs(), outputs()))
     model.train()
     assert not any(map(torch.equal, outputs(), outputs()))
     assert torch.equal(model(**batch).process, model(**batch).process)  # noise is in the bottleneck only
     quiet = network(noise=False).train()
-    assert torch.equal(quiet(**batch).restored_process, quiet(**batch).restored_process)
+    for m, restored in quiet(**batch).restored.items():
+        assert torch.equal(quiet(**batch).restored[m], restored)
 
 
 def test_the_result_of_a_weld_is_predicted_from_all_its_windows(model: CausalFilm):
@@ -433,6 +458,9 @@ def test_it_learns_what_belongs_together():
     swapped = good | {"result": good["result"].roll(1, dims=0)}
     right, wrong = (model.residuals(model(**batch))["result"] for batch in (good, swapped))
     assert right.mean() < 0.2
+    assert (wrong > right).float().mean() > 0.9
+    dubbed = good | {"audio": Tokens(good["audio"].values.roll(1, dims=0), good["audio"].valid)}
+    right, wrong = (model.residuals(model(**batch))["audio"] for batch in (good, dubbed))
     assert (wrong > right).float().mean() > 0.9
     alone = [model.residuals(model(**batch))["result_only"].mean() for batch in (good, swapped)]
     torch.testing.assert_close(*alone)

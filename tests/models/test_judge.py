@@ -9,7 +9,9 @@ import pytest
 
 from acquisition.packet import Event, Packet, Photo, SampleBlock
 from models.checkpoint import Checkpoint
+from models.detector_contract import Encoded, Pattern
 from models.judge import WeldJudge, judge_packets
+from models.statistics import StatisticsDetector
 from recordings.verdict import Score, Verdict
 from tests.models.welds import CELL, INFOS, REQUIRED, photo_bytes, weld_packets
 
@@ -56,6 +58,58 @@ def test_a_bad_weld_alarms_while_it_is_welded(checkpoint: Checkpoint) -> None:
     assert scores[0].p_value == verdicts[0].p_value == pytest.approx(1 / 25)
     assert {v.word for v in verdicts} == {"NO-GO"}
     assert verdicts[-1].contributions["video"] == max(verdicts[-1].contributions.values())
+    assert verdicts[0].reason.startswith("the picture from 0 s least like 24 good welds")
+    assert "the picture at 0-5 s least" in verdicts[-2].reason
+
+
+def loud(packets: Sequence[Packet], from_s: float, to_s: float) -> list[Packet]:
+    """Make the sound eight times as loud in a stretch, given in seconds after arc-on."""
+    on_ns = next(p.payload.t_ns for p in packets if isinstance(p.payload, Event) and p.payload.kind == "arc_on") or 0
+    out = []
+    for packet in packets:
+        if isinstance(packet.payload, SampleBlock) and from_s < (packet.t_arrival_ns - on_ns) / 1e9 <= to_s:
+            packet = replace(packet, payload=replace(packet.payload, samples=packet.payload.samples * 8))
+        out.append(packet)
+    return out
+
+
+def test_a_verdict_tells_when_in_the_weld_the_score_rose(checkpoint: Checkpoint) -> None:
+    packets = loud(weld_packets(7, arc_s=12.0), 5.0, 7.0)
+    on_ns = next(p.payload.t_ns for p in packets if isinstance(p.payload, Event) and p.payload.kind == "arc_on") or 0
+    _, verdicts = judged(checkpoint, packets)
+    before, alarm, final = verdicts[0], next(v for v in verdicts if v.word == "NO-GO"), verdicts[-1]
+    assert (before.word, before.rose) == ("GO", ())
+    assert alarm.reason.startswith("the sound from 5 s least")
+    assert final.word == "NO-GO"
+    ((t0_ns, t1_ns),) = final.rose
+    assert 4.0 <= (t0_ns - on_ns) / 1e9 <= 5.0
+    assert 7.0 <= (t1_ns - on_ns) / 1e9 <= 8.0
+    assert final.reason.startswith("the sound at 5-8 s least like 24 good welds")
+    assert judged(checkpoint, weld_packets(7, arc_s=12.0))[1][-1].rose == ()
+    _, uncalibrated = judged(checkpoint, packets, cell="other")
+    assert uncalibrated[-1].word == "NO DATA"
+    assert uncalibrated[-1].rose, "windows far from those of any good weld are told without a calibration, too"
+
+
+class Telling(StatisticsDetector):
+    """The statistics, which know no relation of bead and process, with one by heart."""
+
+    def disagreement(self, windows: Sequence[Encoded], photos: Encoded, pattern: Pattern) -> dict[str, float]:
+        assert windows
+        assert photos.present == ("post_images",)
+        assert "post_images" in pattern
+        return {"fine: texture mix": 2.5, "unknown": 1.5, "coarse: largest anywhere": 4.0}
+
+
+def test_what_of_the_bead_disagrees_is_told_when_the_photos_are_in(checkpoint: Checkpoint) -> None:
+    floor = checkpoint.detector
+    assert isinstance(floor, StatisticsDetector)
+    telling = replace(checkpoint, detector=Telling.from_state(floor.spec, floor.state()))
+    _, verdicts = judged(telling, weld_packets(7))
+    assert all(v.disagreements == {} for v in verdicts[:-1])
+    assert list(verdicts[-1].disagreements.items()) == [("coarse: largest anywhere", 4.0), ("fine: texture mix", 2.5)]
+    assert judged(telling, weld_packets(7, photos=0))[1][-1].disagreements == {}
+    assert judged(checkpoint, weld_packets(7))[1][-1].disagreements == {}
 
 
 def test_a_bad_bead_is_seen_when_the_photos_come(checkpoint: Checkpoint) -> None:
@@ -100,16 +154,13 @@ def test_no_photo_is_said_in_the_final_verdict(checkpoint: Checkpoint) -> None:
 def test_an_alarm_does_not_go_away_with_the_modality_that_raised_it(checkpoint: Checkpoint) -> None:
     """The sound alarms, the microphone dies, and what is left looks good."""
     packets = weld_packets(7, lose={"mic": 3.0})
-    loud = []
-    for packet in packets:
-        if isinstance(packet.payload, SampleBlock):
-            packet = replace(packet, payload=replace(packet.payload, samples=packet.payload.samples * 8))
-        loud.append(packet)
-    _, verdicts = judged(checkpoint, loud)
+    _, verdicts = judged(checkpoint, loud(packets, -1.0, 3.0))
     assert verdicts[0].word == "NO-GO"
     closing = next(v for v in verdicts if "photos pending" in v.reason)
     assert closing.word == "NO-GO"
+    assert "alarm at 0-3 s" in closing.reason
     assert "before microphone went missing" in closing.reason
+    assert closing.rose == next(v for v in reversed(verdicts) if "microphone" not in v.reason).rose
 
 
 def test_another_cell_is_not_calibrated(checkpoint: Checkpoint) -> None:

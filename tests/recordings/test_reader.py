@@ -1,13 +1,20 @@
+from dataclasses import replace
 from pathlib import Path
 
 import av
 import msgspec
 import numpy as np
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet
 import pytest
 
 from acquisition.packet import Packet, VideoFrame
+from recordings.columns import SCORES
+from recordings.late_additions import add_scores
 from recordings.manifest import Manifest, StreamRecord
 from recordings.reader import WeldReader
+from recordings.table_writer import read_table
 from recordings.verdict import Score, Verdict
 from recordings.video_encoder import EncodedFrame
 from recordings.weld_folder import MANIFEST, WeldError
@@ -45,6 +52,8 @@ VERDICT = Verdict(
     photos_pending=True,
     detector="statistics",
     contributions={"audio": 0.25},
+    disagreements={"fine: texture mix": 2.5},
+    rose=((6 * 10**9, 9 * 10**9), (1, 2)),
 )
 
 
@@ -93,6 +102,35 @@ def test_tables_scores_and_photos(weld: tuple[Path, list[Packet]]) -> None:
     assert reader.blocks("microphone")["n"].sum() == 192_000
     with pytest.raises(WeldError, match="no stream 'nothing'"):
         reader.table("nothing")
+
+
+@pytest.mark.parametrize("state", ["open", "finalised"])
+def test_verdicts_of_an_earlier_version_are_read_without_what_they_lack(tmp_path: Path, state: str) -> None:
+    """Columns were added to the table of scores; recordings made before do not have them."""
+    recording = Recording(tmp_path / "w")
+    for packet in Cell().weld():
+        recording.take(packet)
+    recording.writer.score(SCORE)
+    recording.writer.score(VERDICT)
+    if state == "open":
+        recording.writer.flush()
+    else:
+        recording.writer.finalise()
+    path = tmp_path / "w" / ("scores.arrow" if state == "open" else "scores.parquet")
+    old = read_table(path, SCORES).drop_columns(["disagreements", "rose"])
+    if state == "open":
+        with pa.ipc.new_stream(str(path), old.schema) as stream:
+            stream.write_table(old)
+    else:
+        pa.parquet.write_table(old, path)
+    plain = replace(VERDICT, disagreements={}, rose=())
+    reader = WeldReader(tmp_path / "w")
+    assert (reader.scores(), reader.verdicts()) == ([SCORE], [plain])
+    if state == "open":
+        recording.writer.abandon()
+    else:
+        add_scores(tmp_path / "w", [VERDICT])
+        assert WeldReader(tmp_path / "w").verdicts() == [plain, VERDICT]
 
 
 def test_a_weld_being_recorded_can_be_read(tmp_path: Path) -> None:

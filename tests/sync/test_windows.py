@@ -69,6 +69,12 @@ def _is(packet: Packet, kind: str) -> bool:
     return isinstance(packet.payload, Event) and packet.payload.kind == kind
 
 
+def test_an_arc_that_burned_before_the_weld_was_opened_gives_no_window() -> None:
+    packets = [p for p in History().packets() if not (isinstance(p.payload, Event) and p.payload.kind == "arc_on")]
+    assert any(isinstance(p.payload, Event) and p.payload.kind == "arc_off" for p in packets)
+    assert cut_all(packets) == []
+
+
 def test_packets_lost_in_transport_are_counted_in_the_windows_that_they_may_belong_to() -> None:
     packets = History().packets()
     lost = [p for p in packets if p.stream == "camera" and 1.9 * SECOND < p.t_arrival_ns < 2.2 * SECOND]
