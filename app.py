@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 LOSSY: Final = 3
-SHIPPED: Final = Path(__file__).parent / "models" / "shipped" / "statistics"
+SHIPPED: Final = Path(__file__).parent / "models" / "shipped" / "causal-film"
+FLOOR: Final = SHIPPED.parent / "statistics"
 """The detector that judges when neither cell file nor command names one; `docs/statistics.md` says how it was made."""
 
 CellOption = Annotated[Path | None, typer.Option("--cell", help="Cell file; without it, the simulated cell.")]
@@ -503,7 +504,7 @@ def judge(
     """Tell how long each part takes from the window to its verdict, beside the statistics floor."""
     from models.bench_judge import bench_judge, lines
 
-    _print(bench_judge(checkpoint, SHIPPED, weld=weld, windows=n, progress=_say), as_json, lines)
+    _print(bench_judge(checkpoint, FLOOR, weld=weld, windows=n, progress=_say), as_json, lines)
 
 
 @bench.command()
