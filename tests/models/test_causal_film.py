@@ -121,7 +121,7 @@ def filled(batch: dict[str, Any], fill: float | None) -> dict[str, Any]:
 def test_sizes_of_the_default():
     model = CausalFilm(CausalFilmConfig())
     counted = sum(p.numel() for p in model.parameters())
-    assert counted == 1_624_152
+    assert counted == 1_606_648
     assert counted + 506_004 < 2_400_000  # with the small encoders: below 10 MB in float32
     assert all(p.requires_grad for p in model.parameters())
 
