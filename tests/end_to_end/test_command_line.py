@@ -94,7 +94,7 @@ def test_a_checkpoint_that_is_absent_or_of_another_shape_is_refused(tmp_path, ru
     model = json.loads((other / "model.json").read_text())
     model["calibrations"][0]["welds"].pop()
     (other / "model.json").write_text(json.dumps(model), encoding="utf-8")
-    refused(app("replay", "--headless", "--checkpoint", str(other), weld), str(other), "does not fit", "run calibrate")
+    refused(app("replay", "--headless", "--checkpoint", str(other), weld), str(other), "changed after it was written")
 
 
 @pytest.fixture
