@@ -25,8 +25,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 LOSSY: Final = 3
 SHIPPED: Final = Path(__file__).parent / "models" / "shipped" / "causal-film"
+"""The detector that judges when neither cell file nor command names one; its card says how it was made."""
 FLOOR: Final = SHIPPED.parent / "statistics"
-"""The detector that judges when neither cell file nor command names one; `docs/statistics.md` says how it was made."""
+"""What it is measured beside; `docs/statistics.md` says how it was made."""
 
 CellOption = Annotated[Path | None, typer.Option("--cell", help="Cell file; without it, the simulated cell.")]
 RootOption = Annotated[Path | None, typer.Option("--root", help="Folder of all recordings.")]

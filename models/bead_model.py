@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from models.detector_contract import DetectorError, Pattern
 from models.gaussian import Gaussian
+from models.network_state import array_of
 from models.result_tokens import ResultTokensConfig
 from models.statistics import FOLDS, MIN_WELDS, NAMES, PARTS, WIDTH, folds_of
 from sync.sample import SampleSpec
@@ -67,10 +68,10 @@ def arc_seconds(index: npt.NDArray[np.int64], spec: SampleSpec) -> float:
 
 
 class BeadModel:
-    """See the module; every array by name, as a checkpoint keeps them."""
+    """See the module."""
 
-    def __init__(self, arrays: Mapping[str, npt.NDArray[Any]], config: ResultTokensConfig) -> None:
-        """Take arrays that `fit` has made.
+    def __init__(self, state: Mapping[str, npt.NDArray[Any]], config: ResultTokensConfig) -> None:
+        """Take the arrays that `state` has given, among others.
 
         Raises:
             DetectorError: One is missing or of another size.
@@ -86,14 +87,9 @@ class BeadModel:
             terms = inputs + inputs * (inputs + 1) // 2
             shapes |= {f"{kind}.centre": (2, inputs), f"{kind}.terms": (2, terms), f"{kind}.ridge": (terms + 1, count)}
             shapes |= {f"{kind}.left.mean": (count,), f"{kind}.left.covariance": (count, count)}
-        for name, wanted in shapes.items():
-            found = arrays.get(name)
-            if found is None or found.shape != wanted:
-                shape = None if found is None else found.shape
-                raise DetectorError(
-                    f"the checkpoint's 'bead.{name}' has shape {shape}, wanted {wanted}; train it again"
-                )
-        self._arrays = {name: np.asarray(arrays[name], dtype=np.float32) for name in shapes}
+        self._arrays = {
+            name: np.asarray(array_of(state, f"bead.{name}", shape), dtype=np.float32) for name, shape in shapes.items()
+        }
         self._shape = (config.tokens, config.width)
         self._gaussians = {
             name: Gaussian(
@@ -142,7 +138,7 @@ class BeadModel:
                     left[~rest] -= _apply(_ridge(terms[rest], table[rest]), terms[~rest])
             arrays |= _gaussian(f"{kind}.left", left)
         arrays |= _gaussian("marginal", table)
-        return cls(arrays, config)
+        return cls({f"bead.{name}": array for name, array in arrays.items()}, config)
 
     def predict(self, statistics: Values, arc_s: float, used: Pattern) -> npt.NDArray[np.float32]:
         """Predict the result tokens `(K, R)` of a weld.

@@ -259,8 +259,7 @@ class FilmDetector(Detector):
         if configuration.get("result") is not None:
             result = ResultTokens(converted(configuration, "result", ResultTokensConfig))
             fill(result, "result", state)
-            arrays = {name.removeprefix("bead."): a for name, a in state.items() if name.startswith("bead.")}
-            bead = BeadModel(arrays, result.config)
+            bead = BeadModel(state, result.config)
         for name in ("sensors.mean", "sensors.sd"):
             if name not in state or state[name].shape != (len(SENSOR_CHANNELS),):
                 raise DetectorError(f"the checkpoint's '{name}' is missing or of another size; train it again")

@@ -15,7 +15,8 @@ from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 
 from models.causal_film import CausalFilmConfig, FilmOutput
-from models.detector_contract import PHASES, PROCESS, PROCESS_PATTERNS, DetectorError
+from models.detector_contract import PHASES, PROCESS, PROCESS_PATTERNS
+from models.network_state import array_of
 
 Values = npt.NDArray[np.float64]
 DIRECTIONS: Final = 40
@@ -67,13 +68,7 @@ class ErrorModel:
                 shapes = {"location": (len(PHASES), d), "scale": (len(PHASES), d), "map": (d, min(d, DIRECTIONS))}
                 for name, wanted in shapes.items():
                     key = f"{number}.{part}.{name}"
-                    array = state.get(f"errors.{key}")
-                    if array is None or array.shape != wanted:
-                        shape = None if array is None else array.shape
-                        raise DetectorError(
-                            f"the checkpoint's 'errors.{key}' has shape {shape}, wanted {wanted}; train it again"
-                        )
-                    arrays[key] = array
+                    arrays[key] = array_of(state, f"errors.{key}", wanted)
         return cls(arrays)
 
     def distances(self, number: int, part: str, errors: Values, phases: npt.NDArray[np.int64]) -> Values:

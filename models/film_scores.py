@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import log_ndtr
 
-from models.detector_contract import PHASES, PROCESS, PROCESS_PATTERNS, DetectorError
+from models.detector_contract import PHASES, PROCESS, PROCESS_PATTERNS
+from models.network_state import array_of
 
 Values = npt.NDArray[np.float64]
 
@@ -79,15 +80,10 @@ class FilmScales:
     def from_state(cls, state: Mapping[str, npt.NDArray[Any]], tokens: int) -> "FilmScales":
         """Take the scales out of a checkpoint's arrays; raises `DetectorError` when they do not fit."""
         unit = cls.unit(tokens)
-        found = {}
-        for item in fields(cls):
-            name, wanted = f"scale.{item.name}", getattr(unit, item.name).shape
-            array = state.get(name)
-            if array is None or array.shape != wanted:
-                shape = None if array is None else array.shape
-                raise DetectorError(f"the checkpoint's '{name}' has shape {shape}, wanted {wanted}; train it again")
-            found[item.name] = np.asarray(array, dtype=np.float64)
-        return cls(**found)
+        shapes = {item.name: getattr(unit, item.name).shape for item in fields(cls)}
+        return cls(
+            **{n: np.asarray(array_of(state, f"scale.{n}", shape), dtype=np.float64) for n, shape in shapes.items()}
+        )
 
     def state(self) -> dict[str, Values]:
         """Give the arrays of a checkpoint."""

@@ -96,3 +96,17 @@ class Gaussian:
             return float("nan")
         whitened = solve_triangular(factor, row[where] - self.mean[where], lower=True, check_finite=False)
         return float(whitened @ whitened / where.size)
+
+
+def fit_standardised(
+    rows: Values, slots: npt.NDArray[np.int64], count: int, groups: npt.NDArray[np.int64]
+) -> tuple[Standardiser, Gaussian]:
+    """Fit both on `(n, d)` rows: see `Standardiser.fit` for the slots, `Gaussian.fit` for the groups."""
+    standardiser = Standardiser.fit(rows, slots, count)
+    return standardiser, Gaussian.fit(standardiser.apply(rows, slots), groups)
+
+
+def log_distance(model: tuple[Standardiser, Gaussian], row: Values, slots: npt.NDArray[np.int64]) -> float:
+    """Give the logarithm of the distance of a `(d,)` row, whose elements are of the given slots."""
+    standardiser, gaussian = model
+    return float(np.log(gaussian.distance(standardiser.apply(row, slots)) + 1e-9))

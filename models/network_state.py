@@ -21,6 +21,15 @@ def converted(configuration: Mapping[str, Any], name: str, kind: type[T]) -> T:
         raise DetectorError(f"the checkpoint's configuration of '{name}': {error}; train it again") from error
 
 
+def array_of(state: Mapping[str, npt.NDArray[Any]], name: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Give one of a checkpoint's arrays; raises `DetectorError` when it is missing or of another size."""
+    array = state.get(name)
+    if array is None or array.shape != shape:
+        found = None if array is None else array.shape
+        raise DetectorError(f"the checkpoint's '{name}' has shape {found}, wanted {shape}; train it again")
+    return array
+
+
 def fill(
     network: nn.Module, part: str, state: Mapping[str, npt.NDArray[Any]], *, only: Collection[str] | None = None
 ) -> None:

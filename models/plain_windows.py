@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.detector_contract import PHASES, PROCESS, DetectorError, Pattern
-from models.gaussian import Gaussian, Standardiser, Values
+from models.detector_contract import PHASES, PROCESS, Pattern
+from models.gaussian import Gaussian, Standardiser, Values, fit_standardised, log_distance
+from models.network_state import array_of
 from models.statistics import PARTS, SLOTS, WIDTH, slots_of
 
 Windows = Mapping[str, npt.NDArray[Any]]
@@ -26,22 +27,14 @@ class PlainWindows:
         """Fit on the windows of good welds."""
         rows = np.concatenate([weld["statistics"] for weld in welds])
         slots = np.concatenate([_slots(weld) for weld in welds])
-        standardiser = Standardiser.fit(rows, slots, SLOTS)
         groups = np.repeat(np.arange(len(welds)), [len(weld["index"]) for weld in welds])
-        return cls(standardiser, Gaussian.fit(standardiser.apply(rows, slots), groups))
+        return cls(*fit_standardised(rows, slots, SLOTS, groups))
 
     @classmethod
     def from_state(cls, state: Mapping[str, npt.NDArray[Any]]) -> "PlainWindows":
         """Take it out of a checkpoint's arrays; raises `DetectorError` when one is missing or of another size."""
         shapes = {"location": (SLOTS, WIDTH), "scale": (SLOTS, WIDTH), "mean": (WIDTH,), "covariance": (WIDTH, WIDTH)}
-        for name, wanted in shapes.items():
-            found = state.get(f"plain.{name}")
-            if found is None or found.shape != wanted:
-                shape = None if found is None else found.shape
-                raise DetectorError(
-                    f"the checkpoint's 'plain.{name}' has shape {shape}, wanted {wanted}; train it again"
-                )
-        arrays = {name: np.asarray(state[f"plain.{name}"], dtype=np.float64) for name in shapes}
+        arrays = {n: np.asarray(array_of(state, f"plain.{n}", s), dtype=np.float64) for n, s in shapes.items()}
         return cls(
             Standardiser(location=arrays["location"], scale=arrays["scale"]),
             Gaussian(mean=arrays["mean"], covariance=arrays["covariance"]),
@@ -55,7 +48,7 @@ class PlainWindows:
             used = np.full(WIDTH, np.nan)
             for m in pattern:
                 used[PARTS[m]] = windows["statistics"][row, PARTS[m]]
-            out[i] = np.log(self._gaussian.distance(self._standardiser.apply(used, slots[row])) + 1e-9)
+            out[i] = log_distance((self._standardiser, self._gaussian), used, slots[row])
         return out
 
     def state(self) -> dict[str, npt.NDArray[np.float64]]:

@@ -25,7 +25,7 @@ from models.detector_contract import (
     Phase,
     same_spec,
 )
-from models.gaussian import MIN_SLOT, Gaussian, Standardiser, Values
+from models.gaussian import MIN_SLOT, Gaussian, Standardiser, Values, fit_standardised, log_distance
 from models.photo_statistics import PHOTO_STATISTICS, photo_statistics
 from models.window_statistics import (
     AUDIO_STATISTICS,
@@ -206,28 +206,25 @@ def _row(window: Encoded, used: Pattern) -> tuple[Values, npt.NDArray[np.int64]]
 
 
 def _window_distance(model: tuple[Standardiser, Gaussian], window: Encoded, used: Pattern) -> float:
-    standardiser, gaussian = model
-    return float(np.log(gaussian.distance(standardiser.apply(*_row(window, used))) + 1e-9))
+    return log_distance(model, *_row(window, used))
 
 
 def _photo_distance(model: tuple[Standardiser, Gaussian], photos: Encoded) -> float:
     values = photos.values[PHOTOS]
-    return float(np.log(model[1].distance(model[0].apply(values, np.zeros(values.size, dtype=np.int64))) + 1e-9))
+    return log_distance(model, values, np.zeros(values.size, dtype=np.int64))
 
 
 def _fit_process(welds: Sequence[EncodedWeld]) -> tuple[Standardiser, Gaussian]:
     laid = [_row(window, window.present) for weld in welds for window in weld.windows]
     rows, slots = np.stack([r for r, _ in laid]), np.stack([s for _, s in laid])
-    standardiser = Standardiser.fit(rows, slots, SLOTS)
     groups = np.repeat(np.arange(len(welds)), [len(weld.windows) for weld in welds])
-    return standardiser, Gaussian.fit(standardiser.apply(rows, slots), groups)
+    return fit_standardised(rows, slots, SLOTS, groups)
 
 
 def _fit_result(welds: Sequence[EncodedWeld]) -> tuple[Standardiser, Gaussian]:
     rows = np.stack([w.photos.values[PHOTOS] for w in welds if w.photos is not None])
     slots = np.zeros(rows.shape, dtype=np.int64)
-    standardiser = Standardiser.fit(rows, slots, 1)
-    return standardiser, Gaussian.fit(standardiser.apply(rows, slots), np.arange(len(rows)))
+    return fit_standardised(rows, slots, 1, np.arange(len(rows)))
 
 
 def folds_of(sessions: Sequence[str], count: int) -> npt.NDArray[np.int64]:
