@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from acquisition.packet import Packet, StreamInfo
+from acquisition.packet import Event, Packet, StreamInfo
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +78,9 @@ class Driver(ABC):
     @abstractmethod
     def health(self) -> DriverHealth:
         """Report state and counters; never blocks."""
+
+    def notify(self, event: Event) -> None:  # noqa: B027 - most devices act on nothing
+        """Hear of an event of the cell (`arc_off`, `take_photos`, ...), for devices that act on one; never blocks."""
 
     @abstractmethod
     def close(self) -> None:

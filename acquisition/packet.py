@@ -39,8 +39,10 @@ class StreamInfo:
         width: Frame width in pixels (video only).
         has_counter: The device numbers its own items, so every loss shows in `seq` / `first_sample` / `first_row`.
         device_clock: Where the time axis of the clock model comes from: `"stamps"` (`t_device_ns`), `"samples"`
-            (`first_sample / rate_hz`) or `"none"` (arrival time is used as it is).
+            (`first_sample`, `first_row` or a frame's `seq`, over `rate_hz`) or `"none"` (arrival time as it is).
         inferred_time: Stamps were inferred (imported data without a time column), not measured.
+        latency_ns: Constant time from the event to its arrival that no clock of one stream can show (exposure, bus,
+            speed of sound), calibrated from arc edges (`sync.latency`); taken off every cell time.
     """
 
     name: str
@@ -54,6 +56,7 @@ class StreamInfo:
     has_counter: bool = False
     device_clock: Literal["stamps", "samples", "none"] = "none"
     inferred_time: bool = False
+    latency_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +169,8 @@ EVENT_KINDS: Final[dict[str, str]] = {
     "gap": "items were lost: data stream, first, missing, reason; t_ns is where the gap begins",
     "stream_lost": "a stream fell silent or its device died: data stream, reason",
     "stream_back": "a stream returned: data stream, segment",
+    "clock_fault": "a device's time was unusable as it came, and was mended: data stream, segment, what, seconds",
+    "sync": "where each stream saw the weld's arc, against the sensors: data offsets {stream: {offset_ms, sigma_ms}}",
     "mark": "somebody pressed MARK: data note",
     "label": "somebody labelled the weld: data label, by",
 }

@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from acquisition.driver import DeviceError
-from acquisition.packet import Event, Packet, Photo
+from acquisition.packet import Event, Packet, Photo, StreamInfo
 from acquisition.simulated.cell import SimulatedCell
 from acquisition.transport import ControlServer, Publisher, Reply, Request
 from recordings.cell import Cell, CellError, build_drivers
@@ -129,6 +129,7 @@ class Capture:
             self._late: queue.SimpleQueue[str] = queue.SimpleQueue()
             self._waiting: dict[str, _Pending] = {}
             self._finished: set[str] = set()
+            self._announced: dict[str, StreamInfo] = {}
             self._next_status_ns = self._next_beacon_ns = 0
             self._open_drivers()
             self._state.started_ns = time.monotonic_ns()
@@ -149,7 +150,7 @@ class Capture:
                 self._state.alarm(str(error), "error")
                 threading.Thread(target=self._open_later, args=(name,), name=f"open-{name}", daemon=True).start()
             else:
-                self._ingest.add_stream(driver.info)
+                self._announce_stream(name)
 
     def _open_later(self, name: str) -> None:
         """Retry an absent device on a thread of its own, since opening may block."""
@@ -161,6 +162,11 @@ class Capture:
             else:
                 self._late.put(name)
                 return
+
+    def _announce_stream(self, name: str) -> None:
+        """Take over what a driver says its stream is, after each opening."""
+        self._announced[name] = self._drivers[name].info
+        self._ingest.add_stream(self._announced[name])
 
     def _close_drivers(self) -> None:
         for driver in self._drivers.values():
@@ -182,11 +188,11 @@ class Capture:
     def _turn(self) -> None:
         """One round: packets, commands, watchdogs, status."""
         while (name := _take(self._late)) is not None:
-            self._ingest.add_stream(self._drivers[name].info)
+            self._announce_stream(name)
         for name, driver in self._drivers.items():
             while name in self._ingest.infos and (packet := driver.read(0)) is not None:
-                if not isinstance(packet.payload, Photo) and driver.info is not self._ingest.infos[name]:
-                    self._ingest.add_stream(driver.info)
+                if not isinstance(packet.payload, Photo) and driver.info is not self._announced.get(name):
+                    self._announce_stream(name)
                 self._emit(self._ingest.push(packet))
         now_ns = time.monotonic_ns()
         for name, driver in self._drivers.items():
@@ -226,6 +232,8 @@ class Capture:
 
     def _follow(self, packet: Packet, event: Event) -> None:
         self._state.event(packet, self._recorder)
+        for driver in self._drivers.values():
+            driver.notify(event)
         if event.kind == "photos_done" and event.weld is not None:
             weld = self._state.welds[event.weld]
             arc = None if weld.arc_on_ns is None or weld.arc_off_ns is None else (weld.arc_on_ns, weld.arc_off_ns)
@@ -293,6 +301,10 @@ class Capture:
                     self._emit(self._ingest.start_weld(now_ns))
                 case "stop":
                     self._emit(self._ingest.stop_weld(now_ns))
+                case "photo":
+                    weld = self._ingest.recording
+                    for driver in self._drivers.values():
+                        driver.notify(Event(kind="take_photos", weld=weld.key if weld else None, t_ns=now_ns))
                 case "mark":
                     self._emit(self._ingest.mark(now_ns, str(data.get("note", ""))))
                 case "label":

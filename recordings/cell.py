@@ -13,6 +13,7 @@ import tomllib
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
@@ -21,6 +22,7 @@ import platformdirs
 
 from acquisition.driver import Driver
 from acquisition.packet import MODALITIES, RESERVED_STREAMS, Modality
+from acquisition.registry import DRIVERS
 from acquisition.simulated.config import SimulationConfig
 from sync.arc import ArcConfig
 
@@ -32,13 +34,9 @@ T = TypeVar("T")
 SIMULATED_CELL: Final = Path(__file__).with_name("simulated_cell.toml")
 """The cell file that runs when none is given."""
 
-DRIVERS: Final[dict[str, str]] = {
-    "camera": "acquisition.camera:Camera",
-    "microphone": "acquisition.microphone:Microphone",
-    "serial": "acquisition.serial_sensors:SerialSensors",
-    "photo-folder": "acquisition.photo_folder:PhotoFolder",
-}
-"""Drivers by the name a cell file uses; `simulated` is the simulated cell, anything else is `module:Class`."""
+
+LONGEST_MS: Final = 10_000.0
+"""No device is later than this; a larger latency is a slip of the pen."""
 
 
 class CellError(Exception):
@@ -111,13 +109,40 @@ class JudgeSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkSettings:
+    """`[network]`: whether screens and detectors on other hosts may attach, and who they must be.
+
+    Attributes:
+        listen: `tcp://ADDRESS:PORT`; packets there, commands one port above; empty for this host only.
+        keys: Folder of the key pairs and of the clients that are let in; empty for the user's configuration folder.
+    """
+
+    listen: str = ""
+    keys: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse an address that nobody could connect to."""
+        if self.listen and not re.fullmatch(r"tcp://(\*|[\w.-]+|\[[0-9a-fA-F:]+\]):\d{1,5}", self.listen):
+            raise ValueError(f"listen is '{self.listen}'; write tcp://ADDRESS:PORT, such as tcp://0.0.0.0:5570")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StreamSettings:
-    """One `[[stream]]`: name, modality, driver and the driver's own settings (already checked)."""
+    """One `[[stream]]`: name, modality, driver and the driver's own settings (already checked).
+
+    Attributes:
+        name: Stream name.
+        modality: Which of the four it carries.
+        driver: Driver name or `module:Class`.
+        config: The driver's settings dataclass; None for the simulated cell.
+        latency_ms: Constant latency of the stream, taken off its times (`latency` measures it).
+    """
 
     name: str
     modality: Modality
     driver: str
     config: Any
+    latency_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +155,7 @@ class Cell:
         record: Recording settings.
         judge: Judging settings.
         arc: Arc trigger settings.
+        network: Who may attach from other hosts.
         simulation: Settings of the simulated cell, or None for a real one.
         metadata: part, program, operator, ... given to every weld.
         path: The cell file.
@@ -140,6 +166,7 @@ class Cell:
     record: RecordSettings = field(default_factory=RecordSettings)
     judge: JudgeSettings = field(default_factory=JudgeSettings)
     arc: ArcConfig = field(default_factory=ArcConfig)
+    network: NetworkSettings = field(default_factory=NetworkSettings)
     simulation: SimulationConfig | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     path: Path = SIMULATED_CELL
@@ -148,6 +175,10 @@ class Cell:
     def root(self) -> Path:
         """Folder of all recordings."""
         return Path(self.record.root).expanduser() if self.record.root else default_root()
+
+    def latency_ns(self, stream: str) -> int:
+        """Constant latency of a stream (0 for one that the file does not name)."""
+        return next((round(one.latency_ms * 1e6) for one in self.streams if one.name == stream), 0)
 
 
 def default_root() -> Path:
@@ -270,18 +301,23 @@ def _stream(values: dict[str, Any], source: _Source, index: int, simulated: bool
         raise source.fail("stream", index, "name", f"'{name}' cannot name a stream; {fix}")
     if modality not in MODALITIES:
         raise source.fail("stream", index, "modality", f"unknown modality '{modality}'; use {', '.join(MODALITIES)}")
+    latency_ms = values.pop("latency_ms", 0.0)
+    if isinstance(latency_ms, bool) or not isinstance(latency_ms, int | float) or not abs(latency_ms) <= LONGEST_MS:
+        fix = f"give milliseconds between -{LONGEST_MS:g} and {LONGEST_MS:g}"
+        raise source.fail("stream", index, "latency_ms", f"'latency_ms' is {latency_ms!r}; {fix}")
+    settings = partial(StreamSettings, name=name, modality=modality, driver=driver, latency_ms=float(latency_ms))
     if driver == "simulated":
         if not simulated:
             raise source.fail("stream", index, "driver", "a simulated stream needs a [simulation] table; add one")
         if values:
             raise source.fail("stream", index, next(iter(values)), "simulated streams are set in [simulation]; move it")
-        return StreamSettings(name=name, modality=modality, driver=driver, config=None)
+        return settings(config=None)
     try:
         config_type = _config_type(driver, _driver_class(driver))
     except CellError as error:
         raise source.fail("stream", index, "driver", str(error)) from error
     config = _build(config_type, values, source, "stream", index)
-    return StreamSettings(name=name, modality=modality, driver=driver, config=config)
+    return settings(config=config)
 
 
 def load_cell(path: Path | None = None) -> Cell:
@@ -292,7 +328,7 @@ def load_cell(path: Path | None = None) -> Cell:
     """
     source = _Source(path or SIMULATED_CELL)
     tables = dict(source.tables)
-    known = {"name", "record", "judge", "trigger", "simulation", "metadata", "stream"}
+    known = {"name", "record", "judge", "trigger", "network", "simulation", "metadata", "stream"}
     for key in tables:
         if key not in known:
             near = difflib.get_close_matches(key, known, 1, 0.5)
@@ -314,6 +350,7 @@ def load_cell(path: Path | None = None) -> Cell:
         record=_build(RecordSettings, _table(tables, "record", source), source, "record"),
         judge=_build(JudgeSettings, _table(tables, "judge", source), source, "judge"),
         arc=_build(ArcConfig, _table(tables, "trigger", source), source, "trigger"),
+        network=_build(NetworkSettings, _table(tables, "network", source), source, "network"),
         simulation=None if simulation is None else _build(SimulationConfig, simulation, source, "simulation"),
         metadata=_table(tables, "metadata", source),
         path=source.path,

@@ -111,7 +111,8 @@ class Ingest:
             self.add_stream(info)
 
     def add_stream(self, info: StreamInfo) -> None:
-        """Announce a stream (also one whose device was first found later)."""
+        """Announce a stream (also one whose device was first found later); the cell file knows its latency."""
+        info = replace(info, latency_ns=self._cell.latency_ns(info.name))
         self.infos[info.name] = info
         if info.modality == "video":
             self._key_due.add(info.name)

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from acquisition.packet import ClockUpdate, Packet, SampleBlock, SensorRows, StreamInfo
+from acquisition.packet import ClockUpdate, Packet, SampleBlock, SensorRows, StreamInfo, VideoFrame
 from sync.envelope import interval_minima, lower_slope, robust_slope
 
 _PPB: Final = 10**9
@@ -74,6 +74,8 @@ def device_time_ns(info: StreamInfo, packet: Packet) -> int | None:
             return _sample_ns(info, payload.first_sample + len(payload.samples))
         if isinstance(payload, SensorRows):
             return _sample_ns(info, payload.first_row + len(payload.values) - 1)
+        if isinstance(payload, VideoFrame):
+            return _sample_ns(info, packet.seq)
     elif info.device_clock == "stamps":
         if isinstance(payload, SensorRows) and payload.t_device_ns is not None and len(payload.t_device_ns):
             return int(payload.t_device_ns[-1])
@@ -105,21 +107,23 @@ class ClockTable:
     def cell_times_ns(self, info: StreamInfo, packet: Packet) -> Int64s:
         """Cell time of every item of a packet: one per frame, `(n,)` int64 per sensor row or sound sample.
 
-        Without a model or device stamp, arrival counts; a sound block then begins at its arrival.
+        Without a model or device stamp, arrival counts; a sound block then begins at its arrival. The stream's
+        calibrated latency is taken off.
         """
         payload = packet.payload
         model = self.model(packet.stream, packet.segment)
         if isinstance(payload, SampleBlock):
             if model is not None and info.device_clock == "samples":
-                return model.to_cell_ns_array(_sample_ns_array(info, payload.first_sample, len(payload.samples)))
-            return packet.t_arrival_ns + _sample_ns_array(info, 0, len(payload.samples))
+                device_ns = _sample_ns_array(info, payload.first_sample, len(payload.samples))
+                return model.to_cell_ns_array(device_ns) - info.latency_ns
+            return packet.t_arrival_ns - info.latency_ns + _sample_ns_array(info, 0, len(payload.samples))
         if isinstance(payload, SensorRows):
-            device_ns = payload.t_device_ns if info.device_clock == "stamps" else None
+            stamps_ns = payload.t_device_ns if info.device_clock == "stamps" else None
             if info.device_clock == "samples":
-                device_ns = _sample_ns_array(info, payload.first_row, len(payload.values))
-            if model is None or device_ns is None:
-                return payload.t_arrival_ns
-            return model.to_cell_ns_array(device_ns)
+                stamps_ns = _sample_ns_array(info, payload.first_row, len(payload.values))
+            if model is None or stamps_ns is None:
+                return payload.t_arrival_ns - info.latency_ns
+            return model.to_cell_ns_array(stamps_ns) - info.latency_ns
         return np.array([self._single_ns(info, packet, model)], np.int64)
 
     def cell_time_ns(self, info: StreamInfo, packet: Packet) -> int:
@@ -127,12 +131,12 @@ class ClockTable:
         payload = packet.payload
         if isinstance(payload, SensorRows):
             times = self.cell_times_ns(info, packet)
-            return int(times[0]) if len(times) else packet.t_arrival_ns
+            return int(times[0]) if len(times) else packet.t_arrival_ns - info.latency_ns
         model = self.model(packet.stream, packet.segment)
         if isinstance(payload, SampleBlock):
             if model is None or info.device_clock != "samples":
-                return packet.t_arrival_ns
-            return model.to_cell_ns(_sample_ns(info, payload.first_sample))
+                return packet.t_arrival_ns - info.latency_ns
+            return model.to_cell_ns(_sample_ns(info, payload.first_sample)) - info.latency_ns
         return self._single_ns(info, packet, model)
 
     def last_cell_time_ns(self, info: StreamInfo, packet: Packet) -> int:
@@ -140,19 +144,25 @@ class ClockTable:
         payload = packet.payload
         if isinstance(payload, SensorRows):
             times = self.cell_times_ns(info, packet)
-            return int(times[-1]) if len(times) else packet.t_arrival_ns
+            return int(times[-1]) if len(times) else packet.t_arrival_ns - info.latency_ns
         if isinstance(payload, SampleBlock):
+            n = len(payload.samples)
             model = self.model(packet.stream, packet.segment)
             if model is None or info.device_clock != "samples":
-                return packet.t_arrival_ns + _sample_ns(info, len(payload.samples))
-            return model.to_cell_ns(_sample_ns(info, payload.first_sample + len(payload.samples)))
+                return packet.t_arrival_ns - info.latency_ns + _sample_ns(info, n)
+            return model.to_cell_ns(_sample_ns(info, payload.first_sample + n)) - info.latency_ns
         return self.cell_time_ns(info, packet)
 
     @staticmethod
     def _single_ns(info: StreamInfo, packet: Packet, model: ClockModel | None) -> int:
-        if model is None or info.device_clock != "stamps" or packet.t_device_ns is None:
-            return packet.t_arrival_ns
-        return model.to_cell_ns(packet.t_device_ns)
+        """Cell time of a frame: its stamp, or its number where the driver counts, through the model; else arrival."""
+        if model is None:
+            return packet.t_arrival_ns - info.latency_ns
+        if info.device_clock == "samples":
+            return model.to_cell_ns(_sample_ns(info, packet.seq)) - info.latency_ns
+        if info.device_clock != "stamps" or packet.t_device_ns is None:
+            return packet.t_arrival_ns - info.latency_ns
+        return model.to_cell_ns(packet.t_device_ns) - info.latency_ns
 
 
 @dataclass(slots=True)
