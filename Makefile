@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test check unit end-to-end lock clean run-packages test-packages
+.PHONY: help run test check unit hot-plug end-to-end lock clean run-packages test-packages
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11)
 PY := .venv/bin/python
@@ -25,6 +25,7 @@ run: run-packages $(INSTALLED) ## set up what is missing, then open the live pag
 test: test-packages $(INSTALLED) ## set up what is missing, then check, unit tests, end-to-end tests
 	@$(MAKE) --no-print-directory check
 	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory hot-plug
 	@$(MAKE) --no-print-directory end-to-end
 
 check: $(INSTALLED) ## lint, format, types, layers
@@ -34,7 +35,10 @@ check: $(INSTALLED) ## lint, format, types, layers
 	.venv/bin/lint-imports
 
 unit: $(INSTALLED) ## the tests of single parts
-	$(PY) -m pytest -m "not end_to_end"
+	$(PY) -m pytest -m "not end_to_end" --ignore tests/hotplug
+
+hot-plug: $(INSTALLED) ## devices pulled and plugged in again; they wait most of the time, so many at once
+	$(PY) -m pytest tests/hotplug --numprocesses 6 --dist loadfile
 
 end-to-end: $(INSTALLED) ## the tests of whole processes, in real time
 	$(PY) -m pytest -m end_to_end

@@ -212,6 +212,20 @@ def capture(
 
 
 @app.command(hidden=True)
+def screen(
+    runtime: Annotated[Path, typer.Option("--runtime")],
+    seconds: Annotated[float | None, typer.Option("--for")] = None,
+    report: Annotated[Path | None, typer.Option("--report")] = None,
+) -> None:
+    """A screen that only looks: it starts and restarts nothing."""
+    from gui.launch import run_gui
+    from recordings.runtime import Runtime
+
+    place = Runtime(runtime)
+    raise typer.Exit(run_gui(data_endpoint=place.data, control_endpoint=place.control, for_s=seconds, report=report))
+
+
+@app.command(hidden=True)
 def detector(
     runtime: Annotated[Path, typer.Option("--runtime")],
     checkpoint: Annotated[Path, typer.Option("--checkpoint")],
@@ -493,6 +507,23 @@ def survive(
     from recordings.bench import BENCHES
 
     _print(BENCHES["survive"](out, n), as_json)
+
+
+@bench.command("capture")
+def bench_capture_(
+    seconds: Annotated[float, typer.Option("--for", help="Seconds.")] = 120.0,
+    cameras: Annotated[int, typer.Option("--cameras", help="Network cameras, 960 x 600 at 30 per second.")] = 4,
+    sound_hz: Annotated[int, typer.Option("--sound-hz", help="Sample rate of the microphone.")] = 192_000,
+    boxes: Annotated[int, typer.Option("--boxes", help="Serial sensor boxes.")] = 6,
+    rows_hz: Annotated[float, typer.Option("--rows-hz", help="Rows per second of each box.")] = 1000.0,
+    screen: Annotated[bool, typer.Option("--screen/--no-screen", help="Draw it too.")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Record a whole cell of real drivers: what is lost, what it costs, how late the screen is."""
+    from recordings.bench_capture import Load, bench_capture, lines
+
+    load = Load(cameras=cameras, sound_hz=sound_hz, boxes=boxes, rows_hz=rows_hz, seconds=seconds)
+    _print(bench_capture(load, screen=screen), as_json, lines)
 
 
 @bench.command()

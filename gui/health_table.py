@@ -24,11 +24,12 @@ from PySide6.QtWidgets import (
 from gui.shapes import Shape, icon_for
 from gui.theme import NO_GO, WARNING
 from gui.weld_info import ElidedLabel
-from recordings.status import CellStatus, StreamStatus
+from recordings.status import CellStatus, Gap, StreamStatus
 
 _HISTORY: Final = 60
 _HISTORY_ROLE: Final = int(Qt.ItemDataRole.UserRole)
 _OLD_S: Final = 2.0
+_FRAME_MS: Final = 33.0
 _ROW_PX: Final = 22
 _ROOMY_ROW_PX: Final = 42
 
@@ -46,7 +47,7 @@ class HealthTable(QFrame):
         self.table = QTableWidget(0, 7)
         self.table.setObjectName("health_table")
         self.table.setAccessibleName(self.tr("Health of the streams"))
-        self.table.setToolTip(self.tr("State, rate, losses, age and clock of every stream"))
+        self.table.setToolTip(self.tr("State, rate, losses, age of every stream, and how well it keeps time"))
         self.table.setHorizontalHeaderLabels(
             [
                 self.tr("Stream"),
@@ -54,7 +55,7 @@ class HealthTable(QFrame):
                 self.tr("Rate"),
                 self.tr("Lost"),
                 self.tr("Age"),
-                self.tr("Clock offset"),
+                self.tr("Sync"),
                 self.tr("Trend"),
             ]
         )
@@ -141,7 +142,9 @@ class HealthTable(QFrame):
         for row, stream in enumerate(streams):
             history = self._history.setdefault(stream.name, deque(maxlen=_HISTORY))
             history.append(stream.rate_hz if stream.state == "streaming" else 0.0)
-            self._fill_stream(row, stream, list(history), replay=status is not None and status.replay is not None)
+            assert status is not None
+            gap = next((gap for gap in reversed(status.gaps) if gap.stream == stream.name), None)
+            self._fill_stream(row, stream, list(history), gap, status.now_ns, replay=status.replay is not None)
         if status is None:
             self.detector.setText(self.tr("Detector: unknown"))
             self.disk.setText(self.tr("Disk: unknown"))
@@ -185,7 +188,9 @@ class HealthTable(QFrame):
             words += self.tr(", {0:.0f} ms (95 %: {1:.0f})").format(*detector.latency_ms)
         return f"{words}: {detector.problem}" if detector.problem else words
 
-    def _fill_stream(self, row: int, stream: StreamStatus, history: list[float], *, replay: bool) -> None:
+    def _fill_stream(
+        self, row: int, stream: StreamStatus, history: list[float], gap: Gap | None, now_ns: int, *, replay: bool
+    ) -> None:
         flows = stream.state == "streaming"
         photos = stream.modality == "post_images"
         late = flows and not photos and stream.age_s is not None and stream.age_s > _OLD_S
@@ -206,14 +211,37 @@ class HealthTable(QFrame):
             rate,
             str(stream.dropped),
             age,
-            _clock(stream),
+            _sync(stream),
             stream.problem or "",
         ]
         items = self._fill_row(row, cells, shape)
         items[6].setData(_HISTORY_ROLE, None if stream.problem or photos else history)
-        for item in items:
-            item.setToolTip(stream.problem or _drift(stream) or self.table.toolTip())
-        items[3].setForeground(QColor(NO_GO) if stream.dropped else self.palette().text().color())
+        tips = [stream.problem or self.table.toolTip()] * len(items)
+        tips[3] = self._gap_words(gap, now_ns) if gap else tips[3]
+        tips[5] = self._sync_words(stream) or tips[5]
+        for item, tip in zip(items, tips, strict=True):
+            item.setToolTip(tip)
+        plain = self.palette().text().color()
+        items[3].setForeground(QColor(NO_GO) if stream.dropped else plain)
+        items[5].setForeground(QColor(WARNING) if _apart(stream) else plain)
+
+    def _gap_words(self, gap: Gap, now_ns: int) -> str:
+        """The newest gap in words: how much, when, why."""
+        words = self.tr("last gap: {0} lost ({1}), {2} ago: {3}")
+        return words.format(gap.missing, _age(gap.seconds), _age(max(0, now_ns - gap.t_ns) / 1e9), gap.reason)
+
+    def _sync_words(self, stream: StreamStatus) -> str:
+        """What is known of a stream's time in words: against the arc, its clock, its faults."""
+        words = []
+        if stream.sync_ms is not None:
+            seen = self.tr("it saw the last weld's arc {0:+.1f} ± {1:.1f} ms after the sensors")
+            words.append(seen.format(stream.sync_ms, stream.sync_sigma_ms or 0.0))
+        if stream.sigma_ms is not None and stream.drift_ppm is not None:
+            known = self.tr("its clock is known to ± {0:.2f} ms and drifts {1:+.1f} ppm")
+            words.append(known.format(stream.sigma_ms, stream.drift_ppm))
+        if stream.clock_faults:
+            words.append(self.tr("{0} unusable time stamps were mended").format(stream.clock_faults))
+        return f"{stream.name}: {'; '.join(words)}" if words else ""
 
     def _fill_row(self, row: int, cells: list[str], shape: Shape | None) -> list[QTableWidgetItem]:
         """Write a row, touching only what changed, and give its items."""
@@ -264,15 +292,17 @@ def _age(seconds: float) -> str:
     )
 
 
-def _clock(stream: StreamStatus) -> str:
-    if stream.offset_ms is None:
-        return "–"
-    sigma = "" if stream.sigma_ms is None else f" ± {stream.sigma_ms:.2f}"
-    return f"{stream.offset_ms:+.2f}{sigma} ms"
+def _sync(stream: StreamStatus) -> str:
+    """How late the stream saw the last arc; before a weld, how well its clock is known."""
+    if stream.sync_ms is not None:
+        sigma = "" if not stream.sync_sigma_ms else f" ± {stream.sync_sigma_ms:.0f}"
+        return f"{stream.sync_ms:+.0f}{sigma} ms"
+    return "–" if stream.sigma_ms is None else f"± {stream.sigma_ms:.2f} ms"
 
 
-def _drift(stream: StreamStatus) -> str:
-    return "" if stream.drift_ppm is None else f"{stream.name}: clock drift {stream.drift_ppm:+.1f} ppm"
+def _apart(stream: StreamStatus) -> bool:
+    """The stream saw the arc more than a camera frame apart from the sensors, and not by chance."""
+    return stream.sync_ms is not None and abs(stream.sync_ms) > max(_FRAME_MS, 3 * (stream.sync_sigma_ms or 0.0))
 
 
 def _left(seconds: float) -> str:

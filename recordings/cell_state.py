@@ -56,6 +56,8 @@ class CellState:
     _first_offsets: dict[tuple[str, int], int] = field(default_factory=dict)
     _origins: dict[str, int] = field(default_factory=dict)
     _cut: set[str] = field(default_factory=set)
+    _clock_faults: dict[str, int] = field(default_factory=dict)
+    _sync: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def alarm(self, text: str, level: Literal["warning", "error"] = "warning") -> None:
         """Raise an alarm, in the log too, unless the same one stands already."""
@@ -84,6 +86,11 @@ class CellState:
             self.gaps.append(gap)
         elif event.kind == "stream_lost":
             self.alarm(f"{data['stream']}: {data['reason']}; check its cable and power")
+        elif event.kind == "clock_fault":
+            self._clock_faults[data["stream"]] = self._clock_faults.get(data["stream"], 0) + 1
+            self.alarm(f"{data['stream']}: its time stamps {data['what']}; check the device's clock")
+        elif event.kind == "sync":
+            self._sync |= data["offsets"]
         if event.weld is None:
             return
         if event.kind == "weld_open":
@@ -205,6 +212,7 @@ class CellState:
                 reference = self._first_offsets.setdefault((name, segment), model.offset_ns)
                 offset_ms = (model.offset_ns - reference) / 1e6
             silent = tracker.silent_loss(now_ns) if tracker and name in ingest.lost else None
+            sync = self._sync.get(name, {})
             rows.append(
                 StreamStatus(
                     name=name,
@@ -221,6 +229,9 @@ class CellState:
                     sigma_ms=None if model is None else model.sigma_ns / 1e6,
                     problem=health.problem,
                     segment=segment,
+                    clock_faults=self._clock_faults.get(name, 0),
+                    sync_ms=sync.get("offset_ms"),
+                    sync_sigma_ms=sync.get("sigma_ms"),
                 )
             )
         return rows
@@ -260,7 +271,12 @@ class CellState:
                     reason=silent.reason,
                 )
                 gaps.append(gap)
-            clock = {"offset_ms": row.offset_ms, "drift_ppm": row.drift_ppm, "sigma_ms": row.sigma_ms}
+            clock = {
+                "offset_ms": row.offset_ms,
+                "drift_ppm": row.drift_ppm,
+                "sigma_ms": row.sigma_ms,
+                "faults": row.clock_faults,
+            }
             streams[row.name] = {
                 "kind": row.modality,
                 "received": row.received,
@@ -271,6 +287,7 @@ class CellState:
                 ],
                 "rate_hz": round(row.received / seconds, 3),
                 "clock": clock,
+                "sync": {"offset_ms": row.sync_ms, "sigma_ms": row.sync_sigma_ms},
             }
         return {
             "streams": streams,

@@ -33,6 +33,9 @@ class StreamStatus:
         sigma_ms: Uncertainty of the offset, or None.
         problem: The last error in one line, or None.
         segment: Openings of the device so far, minus one.
+        clock_faults: Unusable device stamps that were mended since start.
+        sync_ms: How late this stream saw the arc of the last weld, against the sensors, or None.
+        sync_sigma_ms: Uncertainty of that, or None.
     """
 
     name: str
@@ -49,6 +52,9 @@ class StreamStatus:
     sigma_ms: float | None
     problem: str | None
     segment: int
+    clock_faults: int = 0
+    sync_ms: float | None = None
+    sync_sigma_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

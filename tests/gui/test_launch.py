@@ -95,7 +95,7 @@ def test_every_text_can_be_translated(runtime_dir: Path):
         assert ("Menus", spec.menu) in found
     assert {("Tracks", spec.title) for spec in TRACKS} <= found
     assert {("Tracks", words) for words in TICKS.values()} <= found
-    assert {("HealthTable", "Clock offset"), ("WeldList", "Verdict"), ("Weld", "waiting for photos")} <= found
+    assert {("HealthTable", "Sync"), ("WeldList", "Verdict"), ("Weld", "waiting for photos")} <= found
     assert ("Judgement", "still welding") in found
 
 

@@ -16,7 +16,7 @@ from gui.shapes import Shape
 from gui.theme import GO, INFORMATION, NO_GO, SMALL_PX, TOUCH_PX, WARNING, contrast, plain_font, readable_on
 from gui.timeline import LEFT_PX, RIGHT_PX
 from gui.verdict_tile import longest_fitting
-from recordings.status import Alarm, DetectorStatus, ReplayStatus
+from recordings.status import Alarm, DetectorStatus, Gap, ReplayStatus
 from recordings.verdict import VerdictWord
 from tests.gui.conftest import INFOS, KEY, Screen, make_stream, make_verdict, make_weld
 
@@ -150,6 +150,27 @@ def test_a_lost_stream_is_shown_by_word(screen: Screen):
     assert words(screen.page.health.table, 0, 6) == "camera unplugged"
     assert "camera unplugged" in screen.page.camera.message
     assert words(screen.page.health.table, 1, 1) == "ok"
+
+
+def test_sync_and_gaps_of_a_stream_are_told(screen: Screen):
+    timed = make_stream(INFOS[0], sync_ms=80.2, sync_sigma_ms=4.0, clock_faults=3, dropped=7)
+    gap = Gap(stream=timed.name, t_ns=time.monotonic_ns() - 10**10, missing=7, seconds=0.23, reason="device")
+    screen.show(streams=[timed, make_stream(INFOS[2], sync_ms=0.0, sync_sigma_ms=0.0)], gaps=[gap])
+    table = screen.page.health.table
+    assert words(table, 0, 5) == "+80 ± 4 ms"
+    synced, lost, near = table.item(0, 5), table.item(0, 3), table.item(1, 5)
+    assert synced is not None
+    assert lost is not None
+    assert near is not None
+    tip = synced.toolTip()
+    assert "arc +80.2 ± 4.0 ms after the sensors" in tip
+    assert "3 unusable time stamps" in tip
+    assert synced.foreground().color() == QColor(WARNING)
+    assert "7 lost (230 ms), 10.0 s ago: device" in lost.toolTip()
+    assert words(table, 1, 5) == "+0 ms"
+    assert near.foreground().color() != QColor(WARNING)
+    screen.show(streams=[make_stream(INFOS[0])])
+    assert words(table, 0, 5) == "± 0.10 ms"
 
 
 def test_streams_are_drawn_and_freezing_stops_only_the_display(screen: Screen, qtbot):
