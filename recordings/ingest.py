@@ -52,6 +52,11 @@ def weld_key(utc_ns: int) -> str:
     return f"{moment:%Y-%m-%dT%H%M%S}Z-{utc_ns // 10**6 % 1000:03d}"
 
 
+def _format(info: StreamInfo) -> tuple[object, ...]:
+    """What must not change within the files of one weld."""
+    return info.modality, info.rate_hz, info.channels, info.dtype, info.height, info.width, info.device_clock
+
+
 def clock_snapshot(weld_open: Event) -> list[Packet]:
     """Give the clocks in force at a weld's first packet, which its `weld_open` carries, as the packets they were."""
     packets = []
@@ -99,6 +104,7 @@ class Ingest:
         self._reached_ns: dict[str, int] = {}
         self._last_arrival_ns: dict[str, int] = {}
         self._done: deque[WeldMachine] = deque(maxlen=50)
+        self._changed: dict[str, StreamInfo] = {}
         self.infos: dict[str, StreamInfo] = {}
         self.losses: dict[str, LossTracker] = {}
         self.segments: dict[str, int] = {}
@@ -111,8 +117,20 @@ class Ingest:
             self.add_stream(info)
 
     def add_stream(self, info: StreamInfo) -> None:
-        """Announce a stream (also one whose device was first found later); the cell file knows its latency."""
+        """Announce a stream, at first and after each opening of its device; the cell file knows its latency.
+
+        A weld's files hold one format per stream. A device that comes back in another one (frame size, rate, channels)
+        while a weld is recorded is lost to that weld, and taken over after it.
+        """
         info = replace(info, latency_ns=self._cell.latency_ns(info.name))
+        known = self.infos.get(info.name)
+        if known is not None and _format(known) != _format(info):
+            self._changed[info.name] = info
+        else:
+            self._changed.pop(info.name, None)
+            self._take_over(info)
+
+    def _take_over(self, info: StreamInfo) -> None:
         self.infos[info.name] = info
         if info.modality == "video":
             self._key_due.add(info.name)
@@ -128,6 +146,8 @@ class Ingest:
         out: list[Packet] = []
         if isinstance(packet.payload, Photo):
             self._take_photo(packet, out)
+            return out
+        if packet.stream in self._changed and not self._change(packet, out):
             return out
         self._come_back(packet, out)
         self._observe_clock(packet, out)
@@ -251,6 +271,24 @@ class Ingest:
         """The clock changes in force at `order`: per stream the newest one below it."""
         below = [[made for made in history if made.order < order] for history in self._clock_history.values()]
         return sorted((made[-1] for made in below if made), key=lambda made: made.order)
+
+    def _change(self, packet: Packet, out: list[Packet]) -> bool:
+        """Take a stream over in its new format, unless a weld is recorded in the old one."""
+        name = packet.stream
+        info, old = self._changed[name], self.losses[name]
+        if self.recording is not None:
+            size = f"{info.width} x {info.height} at " if info.modality == "video" else ""
+            what = f"came back in another format ({size}{info.rate_hz:g} Hz); recorded again after this weld"
+            self.stream_lost(name, what, packet.t_arrival_ns, out)
+            return False
+        loss = old.settle(packet.t_arrival_ns)
+        if loss is not None:
+            self._gap(name, loss, packet.t_arrival_ns, out)
+        self.losses[name] = LossTracker(info)
+        self.losses[name].received, self.losses[name].dropped = old.received, old.dropped
+        self._starts.clear()  # no weld may reach back into the old format
+        self._take_over(self._changed.pop(name))
+        return True
 
     # -- losses ----------------------------------------------------------------------------------------------------
 

@@ -198,9 +198,12 @@ class RecorderCore:
 
     def _encode(self, packet: Packet, keyframe: bool) -> list[EncodedFrame]:
         encoder = self._encoders.get(packet.stream)
-        if encoder is None:
+        assert isinstance(packet.payload, VideoFrame)
+        height, width = packet.payload.pixels.shape
+        if encoder is None or (encoder.info.height, encoder.info.width) != (height, width):
+            info = replace(self.infos[packet.stream], height=height, width=width)
             lossless = self.cell.record.video == "lossless"
-            encoder = VideoEncoder(self.infos[packet.stream], lossless=lossless, first_arrival_ns=packet.t_arrival_ns)
+            encoder = VideoEncoder(info, lossless=lossless, first_arrival_ns=packet.t_arrival_ns)
             self._encoders[packet.stream] = encoder
         if keyframe:
             encoder.force_keyframe()

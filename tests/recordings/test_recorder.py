@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from acquisition.packet import Event, Packet, Photo
+from acquisition.packet import Event, Packet, Photo, VideoFrame
 from recordings.cell import Cell
 from recordings.manifest import LabelEntry
 from recordings.reader import WeldReader
@@ -339,3 +340,41 @@ def test_orders_of_a_weld_are_its_own(tmp_path):
         after = [p.payload for p in WeldReader(weld.folder).packets() if p.order > (manifest.last_order or 0)]
         assert [p.kind for p in after if isinstance(p, Event)] == ["photos_done"]
         assert len(after) == 1
+
+
+@pytest.mark.parametrize("change_s", [2.8, 5.2])
+def test_a_camera_that_comes_back_with_another_size_costs_no_weld(tmp_path, change_s):
+    """In a weld (arc 2.0-3.5 s) it is lost to that weld only; between welds it costs pre-roll at most."""
+    other = replace(CAMERA, height=48, width=80)
+    world = World(seconds=11.0, arcs=((2.0, 3.5), (7.5, 9.0)), restarts={"camera": change_s})
+    packets = [
+        replace(p, payload=VideoFrame(pixels=np.zeros((48, 80), np.uint8))) if p.stream == "camera" and p.segment else p
+        for p in world.packets()
+    ]
+    announced = False
+    run = Run(cell(), tmp_path)
+    for packet in packets:
+        if packet.stream == "camera" and packet.segment and not announced:
+            run.ingest.add_stream(other)
+            announced = True
+        run.feed([packet])
+    run.take(run.ingest.finish(packets[-1].t_arrival_ns))
+    assert not run.problems
+    readers = []
+    for key in run.core.welds:
+        run.core.handle(FinishWeld(key=key))
+        readers.append(WeldReader(run.core.welds[key].folder))
+    first, second = readers
+    for reader, size in zip(readers, ((64, 64), (48, 80)), strict=True):
+        frames = [p.payload for p in reader.pictures("camera") if isinstance(p.payload, VideoFrame)]
+        assert {frame.pixels.shape for frame in frames} == {size}
+    assert (second.infos["camera"].height, second.infos["camera"].width) == (48, 80)
+    lost = [event.data["reason"] for event in run.events("stream_lost")]
+    gaps = [event.data for event in run.events("gap") if event.data["stream"] == "camera"]
+    if change_s == 2.8:
+        assert lost == ["came back in another format (80 x 48 at 20 Hz); recorded again after this weld"]
+        assert sum(gap["missing"] for gap in gaps) == pytest.approx((4.5 - 2.8) * 20, abs=2)
+    else:
+        assert lost == []
+        assert gaps == []
+    assert first.manifest.streams["microphone"].items == second.manifest.streams["microphone"].items
