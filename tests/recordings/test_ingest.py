@@ -364,3 +364,24 @@ def test_received_items_are_those_pushed():
     assert {name: tracker.received for name, tracker in run.ingest.losses.items()} == dict(pushed)
     rows = [p.payload for p in run.published if isinstance(p.payload, SensorRows)]
     assert sum(len(r.values) for r in rows) == pushed["sensors"]
+
+
+def test_a_system_clock_stepped_by_hours_inside_a_weld_changes_only_names():
+    """Nothing is timed by the wall clock: it only names welds."""
+    packets = World(seconds=8.0, arcs=((2.0, 3.0), (5.0, 6.0))).packets()
+    steady, stepped = Run(cell()), Run(cell())
+    step_ns = START_NS + 2_500_000_000
+    stepped.ingest._utc_of = lambda cell_ns: cell_ns - 7200 * 10**9 if cell_ns > step_ns else cell_ns
+    histories = []
+    for run in (steady, stepped):
+        run.feed(packets)
+        keys = [event.weld for event in run.events("weld_open")]
+        plain = [
+            replace(p, payload=replace(p.payload, weld=str(keys.index(p.payload.weld)) if p.payload.weld else None))
+            for p in run.published
+            if isinstance(p.payload, Event)
+        ]
+        histories.append((keys, plain, [p.order for p in run.published]))
+    assert histories[0][0][0] == histories[1][0][0]
+    assert histories[0][0][1] != histories[1][0][1]
+    assert histories[0][1:] == histories[1][1:]
