@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
+from acquisition.simulated.faults import FAULTS_HELP, INJECT_HELP
+
 if TYPE_CHECKING:
     from recordings.cell import Cell
     from recordings.supervisor import Supervisor
@@ -33,6 +35,10 @@ CellOption = Annotated[Path | None, typer.Option("--cell", help="Cell file; with
 RootOption = Annotated[Path | None, typer.Option("--root", help="Folder of all recordings.")]
 RuntimeOption = Annotated[Path | None, typer.Option("--runtime", help="Folder in which the processes meet.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+ResyncOption = Annotated[
+    bool, typer.Option("--resync", help="Time it anew: clocks fitted to the whole weld, latencies of --cell.")
+]
+FaultsOption = Annotated[str, typer.Option("--faults", help=FAULTS_HELP)]
 CheckpointOption = Annotated[Path | None, typer.Option("--checkpoint", help="Trained detector to judge with.")]
 DataOption = Annotated[Path, typer.Option("--data", help="Folder of recorded welds.")]
 
@@ -71,12 +77,13 @@ def run(
     headless: Annotated[bool, typer.Option("--headless", help="No window: capture, judge and record.")] = False,
     seconds: Annotated[float | None, typer.Option("--for", help="Stop after this many seconds (headless).")] = None,
     welds: Annotated[int | None, typer.Option("--welds", help="Stop after this many welds (headless).")] = None,
-    inject: Annotated[list[str] | None, typer.Option("--inject", help="kill|freeze|drop|clock-step:STREAM@S")] = None,
+    inject: Annotated[list[str] | None, typer.Option("--inject", help=INJECT_HELP)] = None,
+    faults: FaultsOption = "none",
     report: Annotated[Path | None, typer.Option("--report", help="Write the screen's own timings here.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Capture, show, judge and record; attaches to a capture process that already runs for this cell."""
-    supervisor = _live(cell, root, runtime, checkpoint, seconds, welds, inject or [], headless)
+    supervisor = _live(cell, root, runtime, checkpoint, seconds, welds, inject or [], headless, faults=faults)
     if headless:
         _run_headless(supervisor, as_json)
         return
@@ -118,13 +125,14 @@ def _live(
     inject: list[str],
     headless: bool,
     judged: bool = True,
+    faults: str = "none",
 ) -> "Supervisor":
     """Check the cell file and prepare the processes that serve it."""
     from recordings.cell import build_drivers, load_cell
     from recordings.runtime import Runtime, default_runtime
     from recordings.supervisor import Supervisor
 
-    loaded = load_cell(cell)
+    loaded = _disturbed(load_cell(cell), faults)
     if inject:
         from recordings.capture import inject_faults
 
@@ -135,6 +143,7 @@ def _live(
     capture += ["--for", str(seconds)] if seconds is not None else []
     capture += ["--welds", str(welds)] if welds is not None else []
     capture += [part for fault in inject for part in ("--inject", fault)]
+    capture += ["--faults", faults] if faults != "none" else []
     capture += ["--strict"] if headless else []
     capture += [] if judged else ["--no-judge"]
     commands = {"capture": capture}
@@ -198,6 +207,7 @@ def capture(
     seconds: Annotated[float | None, typer.Option("--for")] = None,
     welds: Annotated[int | None, typer.Option("--welds")] = None,
     inject: Annotated[list[str] | None, typer.Option("--inject")] = None,
+    faults: FaultsOption = "none",
     strict: Annotated[bool, typer.Option("--strict")] = False,
     no_judge: Annotated[bool, typer.Option("--no-judge")] = False,
 ) -> None:
@@ -206,7 +216,7 @@ def capture(
     from recordings.cell import load_cell
     from recordings.runtime import Runtime
 
-    loaded = load_cell(cell)
+    loaded = _disturbed(load_cell(cell), faults)
     options = CaptureOptions(for_s=seconds, welds=welds, faults=inject or (), strict=strict, judged=not no_judge)
     run_capture(loaded, Runtime(runtime), root or loaded.root, options)
 
@@ -261,14 +271,16 @@ def replay(
     cell: CellOption = None,
     checkpoint: CheckpointOption = None,
     no_model: Annotated[bool, typer.Option("--no-model", help="Decode and align only.")] = False,
+    resync: ResyncOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Play a recorded weld through the same path as a live one."""
     from recordings.cell import load_cell
     from recordings.reader import WeldReader
+    from recordings.resync import ResyncedReader
 
     loaded = load_cell(cell)
-    reader = WeldReader(weld)
+    reader = ResyncedReader(weld, _latencies(cell)) if resync else WeldReader(weld)
     found = _checkpoint(loaded, checkpoint)
     if headless or as_json or not _has_display():
         from models.replaying import replay_weld
@@ -276,7 +288,7 @@ def replay(
         result = replay_weld(reader, None if no_model else found, loaded.judge.required, loaded.judge.alpha)
         _print(result, as_json, _replay_lines)
         raise typer.Exit(0)
-    _replay_on_screen(weld, speed, cell, found)
+    _replay_on_screen(weld, speed, cell, found, resync)
 
 
 def _replay_lines(result: dict[str, Any]) -> Iterator[str]:
@@ -290,16 +302,18 @@ def _replay_lines(result: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def _replay_on_screen(weld: Path, speed: float, cell: Path | None, checkpoint: Path) -> None:
+def _replay_on_screen(weld: Path, speed: float, cell: Path | None, checkpoint: Path, resync: bool) -> None:
     from gui.launch import run_gui
     from recordings.runtime import Runtime, default_runtime
     from recordings.supervisor import Supervisor
 
     place = Runtime(default_runtime(f"replay-{os.getpid()}"))
     shared = ["--runtime", str(place.folder)]
+    named = ["--cell", str(cell.resolve())] if cell else []
+    again = ["--resync", *named] if resync else []
     commands = {
-        "replay-server": [*shared, "--speed", str(speed), str(weld.resolve())],
-        "detector": [*shared, "--checkpoint", str(checkpoint), *(["--cell", str(cell.resolve())] if cell else [])],
+        "replay-server": [*shared, "--speed", str(speed), *again, str(weld.resolve())],
+        "detector": [*shared, "--checkpoint", str(checkpoint), *named],
     }
     supervisor = Supervisor(place, commands)
     supervisor.ensure()
@@ -313,12 +327,14 @@ def replay_server(
     weld: Annotated[Path, typer.Argument()],
     runtime: Annotated[Path, typer.Option("--runtime")],
     speed: Annotated[float, typer.Option("--speed")] = 1.0,
+    resync: ResyncOption = False,
+    cell: CellOption = None,
 ) -> None:
     """Publishes a recorded weld in place of the capture process (started by `replay`)."""
     from recordings.replay import run_replay
     from recordings.runtime import Runtime
 
-    run_replay(weld, Runtime(runtime), speed)
+    run_replay(weld, Runtime(runtime), speed, resync=resync, latencies_ns=_latencies(cell))
 
 
 # -- data ----------------------------------------------------------------------------------------------------------
@@ -363,11 +379,34 @@ def _import_lines(result: dict[str, Any]) -> Iterator[str]:
 
 
 @app.command()
-def verify(path: Annotated[Path, typer.Argument(help="A weld folder or a root.")], as_json: JsonOption = False) -> None:
+def verify(
+    path: Annotated[Path, typer.Argument(help="A weld folder or a root.")],
+    resync: ResyncOption = False,
+    cell: CellOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Check hashes, counts, times and decodability; measure sync between the streams."""
     from recordings.verify import verify as check
 
-    _report_welds(check(path), as_json)
+    _report_welds(check(path, resync=resync, latencies_ns=_latencies(cell)), as_json)
+
+
+@app.command()
+def latency(
+    welds: Annotated[list[Path], typer.Argument(help="Weld folders or roots, all of one cell.")],
+    cell: CellOption = None,
+    write: Annotated[bool, typer.Option("--write", help="Put what is constant into the cell file.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure from the arc edges how late each stream is against the sensors."""
+    from recordings.latency import measure_latency
+
+    if write and cell is None:
+        raise typer.Exit(_fail("--write needs a cell file to write into; name it with --cell", 2))
+    report = measure_latency(welds)
+    _print(report.as_json(), as_json, lambda _: iter(report.lines()))
+    for line in report.write(cell) if write and cell is not None else ():
+        _say(line)
 
 
 @app.command()
@@ -416,6 +455,7 @@ def simulate(
         Literal["all", "train", "test"], typer.Option("--recipes", help="Pool of recipes; train and test share none.")
     ] = "all",
     cell: CellOption = None,
+    faults: FaultsOption = "none",
     workers: Annotated[int, typer.Option("--workers")] = 2,
     as_json: JsonOption = False,
 ) -> None:
@@ -426,7 +466,8 @@ def simulate(
 
     span = (0.5, 1.0) if severity is None else (severity, severity)
     orders = plan(n, classes or [], span, seed, per_session, set=test_set, recipes=recipes)
-    _print(write(orders, load_cell(cell), out, workers=workers, progress=_progress("simulated")), as_json)
+    disturbed = _disturbed(load_cell(cell), faults)
+    _print(write(orders, disturbed, out, workers=workers, progress=_progress("simulated")), as_json)
 
 
 # -- models --------------------------------------------------------------------------------------------------------
@@ -527,6 +568,42 @@ def bench_capture_(
 
 
 @bench.command()
+def sync(
+    n: Annotated[int, typer.Option("--n", help="Scenarios.")] = 216,
+    seconds: Annotated[float, typer.Option("--for", help="Seconds of each.")] = 120.0,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell how far the clocks are off on devices of known truth, beside what others do."""
+    from sync.bench import bench_sync, lines
+
+    _print(bench_sync(n, seconds, seed, progress=_say), as_json, lines)
+
+
+@bench.command("latency-calibration")
+def latency_calibration(
+    n: Annotated[int, typer.Option("--n", help="Simulated welds.")] = 200,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell how well offsets between the modalities are found from arc edges."""
+    from recordings.bench_latency import bench_latency, lines
+
+    _print(bench_latency(n, seed), as_json, lines)
+
+
+@bench.command()
+def windows(
+    seconds: Annotated[float, typer.Option("--for", help="Seconds of packets.")] = 600.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell how fast windows are cut, beside the same by polars and numpy."""
+    from sync.bench_windows import bench_windows, lines
+
+    _print(bench_windows(seconds), as_json, lines)
+
+
+@bench.command()
 def judge(
     checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Run folder or checkpoint.")] = SHIPPED,
     weld: Annotated[Path | None, typer.Option("--weld", help="A recorded weld; without it, one is simulated.")] = None,
@@ -561,6 +638,25 @@ def _checkpoint(cell: "Cell", given: Path | None) -> Path:
     if not (found / "model.json").is_file():
         raise typer.Exit(_fail(f"{found}: no checkpoint (it holds no model.json); name another, or train one first", 2))
     return found
+
+
+def _disturbed(cell: "Cell", faults: str) -> "Cell":
+    """The simulated cell with its devices' faults; any cell as it is with `none`."""
+    if faults == "none":
+        return cell
+    from recordings.simulate import with_faults
+
+    return with_faults(cell, faults)
+
+
+def _latencies(cell: Path | None) -> dict[str, int] | None:
+    """Calibrated latencies of a cell file by stream, ns; None without one: those of the recording count."""
+    from recordings.cell import load_cell
+
+    if cell is None:
+        return None
+    loaded = load_cell(cell)
+    return {stream.name: loaded.latency_ns(stream.name) for stream in loaded.streams}
 
 
 def _has_display() -> bool:

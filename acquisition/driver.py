@@ -95,7 +95,7 @@ class ThreadedDriver(Driver):
     """
 
     QUEUE_PACKETS: Final = 512
-    REOPEN_S: Final = (0.2, 0.5, 1.0, 2.0)
+    REOPEN_S: Final = (0.2, 0.5, 1.0)
 
     def __init__(self, name: str) -> None:
         """Prepare the driver of stream `name`; touches no device."""

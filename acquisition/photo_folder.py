@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 PIXEL_LIMIT: Final = 100_000_000
 BYTE_LIMIT: Final = 256 * 1024 * 1024
 DEPTH_LIMIT: Final = 4
+REMEMBERED: Final = 100_000
+"""So many files are remembered before those that were removed are forgotten."""
+
 GIVE_UP_S: Final = 5.0
 """A file that stays incomplete for this long without growing is said to be broken."""
 
@@ -75,7 +78,11 @@ class _Unfit(Exception):
 
 
 class PhotoFolder(ThreadedDriver):
-    """A folder as a stream of photos; files that lie in it when it is first opened are ignored."""
+    """A folder as a stream of photos; files that lie in it when it is first opened are ignored.
+
+    A share that was unmounted leaves an empty folder behind, and comes back with all its old files. So a share is
+    `lost` while nothing is mounted, and files that vanished are remembered.
+    """
 
     def __init__(self, name: str, config: PhotoFolderConfig) -> None:
         """Prepare the folder; looks at nothing."""
@@ -84,6 +91,7 @@ class PhotoFolder(ThreadedDriver):
         self._root = Path(config.path).expanduser()
         self._files: dict[str, _File] = {}
         self._refused: set[str] = set()
+        self._mounted = False
         self._sent = 0
 
     def _error(self, what: str, fix: str) -> DeviceError:
@@ -93,15 +101,22 @@ class PhotoFolder(ThreadedDriver):
         if not self._root.is_dir():
             raise self._error("is no folder", "create or mount it, or correct path in the cell file")
         if self._state == "opening":  # after an interruption, what came meanwhile is new
+            self._mounted = os.path.ismount(self._root)
             self._files = {
                 path: _File(look=look, since_ns=0, done=True)
                 for path, look in self._found(str(self._root), DEPTH_LIMIT)
             }
+        self._check_mounted()
         self._sent = 0
         return StreamInfo(name=self.name, modality="post_images", rate_hz=0.0)
 
+    def _check_mounted(self) -> None:
+        if self._mounted and not os.path.ismount(self._root):
+            raise self._error("is not mounted any more", "mount the share again")
+
     def _run(self) -> None:
         while not self._stop.wait(self.config.poll_s):
+            self._check_mounted()
             found = dict(self._found(str(self._root), DEPTH_LIMIT))
             now_ns = time.monotonic_ns()
             for path, look in found.items():
@@ -110,8 +125,9 @@ class PhotoFolder(ThreadedDriver):
                     self._files[path] = _File(look=look, since_ns=now_ns)
                 elif not file.done and now_ns - file.since_ns >= self.config.settle_s * 1e9:
                     self._take(path, file, now_ns)
-            for path in self._files.keys() - found.keys():
-                del self._files[path]
+            if len(self._files) > REMEMBERED:
+                for path in self._files.keys() - found.keys():
+                    del self._files[path]
 
     def _disconnect(self) -> None:
         """Nothing is held between two looks."""

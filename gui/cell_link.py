@@ -9,6 +9,8 @@ from typing import Any, Final
 import msgspec
 from PySide6.QtCore import QObject, QSocketNotifier, QTimer, Signal
 
+from acquisition.clock_probe import ClockProbe
+from acquisition.keys import ClientKeys
 from acquisition.packet import Packet, VideoFrame
 from acquisition.transport import ControlClient, Reply, Subscriber, TransportError
 from recordings.status import SCORE_TOPIC, STATUS_TOPIC, VERDICT_TOPIC, CellStatus
@@ -38,12 +40,20 @@ class CellLink(QObject):
     answered = Signal(str, object)
     failed = Signal(str)
 
-    def __init__(self, data_endpoint: str, control_endpoint: str, parent: QObject | None = None) -> None:
-        """Connect; the endpoints need not exist yet."""
+    def __init__(
+        self,
+        data_endpoint: str,
+        control_endpoint: str,
+        keys: ClientKeys | None = None,
+        parent: QObject | None = None,
+    ) -> None:
+        """Connect; the endpoints need not exist yet. A cell on another host is attached to with `keys`."""
         super().__init__(parent)
+        self._keys = keys
         self._subscriber: Subscriber | None = Subscriber(
-            data_endpoint, messages={STATUS_TOPIC: CellStatus, SCORE_TOPIC: Score, VERDICT_TOPIC: Verdict}
+            data_endpoint, messages={STATUS_TOPIC: CellStatus, SCORE_TOPIC: Score, VERDICT_TOPIC: Verdict}, keys=keys
         )
+        self._probe = ClockProbe(control_endpoint, keys) if keys is not None else None
         self._notifier = QSocketNotifier(self._subscriber.fd, QSocketNotifier.Type.Read, self)
         self._notifier.activated.connect(self.drain)
         self._commands: queue.SimpleQueue[tuple[str, object] | None] = queue.SimpleQueue()
@@ -56,6 +66,25 @@ class CellLink(QObject):
     def lost(self) -> int:
         """Messages lost on the way to the screen."""
         return sum(self._subscriber.lost.values()) if self._subscriber else 0
+
+    @property
+    def problem(self) -> str | None:
+        """Why nothing comes from another host, in one line, or None."""
+        return self._subscriber.problem if self._subscriber else None
+
+    def cell_now_ns(self) -> int | None:
+        """Give the cell clock now; None while a cell on another host has not answered the probe yet."""
+        return self._probe.now_ns() if self._probe is not None else time.monotonic_ns()
+
+    @property
+    def remote(self) -> bool:
+        """The cell is on another host, and goes on without this screen."""
+        return self._probe is not None
+
+    def lateness_s(self, t_ns: int) -> float:
+        """How long ago a cell time was on another host's clock; 0 for this host, and while that clock is unknown."""
+        now_ns = self._probe.now_ns() if self._probe is not None else None
+        return 0.0 if now_ns is None else max(0.0, (now_ns - t_ns) / 1e9)
 
     def drain(self) -> None:
         """Read whatever waits; the descriptor reports only once, so this goes on until nothing is left."""
@@ -75,9 +104,9 @@ class CellLink(QObject):
                 if time.monotonic() > deadline:
                     QTimer.singleShot(0, self.drain)
                     break
-        except (TransportError, msgspec.MsgspecError) as error:
+        except TransportError as error:
             self._stop_reading()
-            self.failed.emit(f"{error}; restart capture and screen from one version")
+            self.failed.emit(str(error))
         for packet in frames.values():
             self.frame.emit(packet)
 
@@ -86,7 +115,7 @@ class CellLink(QObject):
         self._commands.put((kind, data))
 
     def _send_forever(self, endpoint: str) -> None:
-        client = ControlClient(endpoint)
+        client = ControlClient(endpoint, self._keys)
         while (command := self._commands.get()) is not None:
             kind, data = command
             try:
@@ -94,7 +123,7 @@ class CellLink(QObject):
             except TransportError as error:
                 # A queued command must not reach a capture process that starts minutes later, so its socket goes.
                 client.close()
-                client = ControlClient(endpoint)
+                client = ControlClient(endpoint, self._keys)
                 reply = Reply(ok=False, message=str(error))
             except (TypeError, msgspec.MsgspecError) as error:
                 log.exception("command %s", kind)
@@ -113,3 +142,5 @@ class CellLink(QObject):
         self._stop_reading()
         self._commands.put(None)
         self._thread.join(_ANSWER_S + 0.5)
+        if self._probe is not None:
+            self._probe.close()

@@ -2,6 +2,7 @@
 
 A weld that began before this process saw the cell, or that lost a packet on the way here, is judged again from its
 folder once that is complete. Everything runs in one thread; work on folders fills the pauses between live packets.
+On another host than the cell's there are no folders to judge from: such a weld is NO DATA, and said to be so.
 """
 
 import logging
@@ -9,7 +10,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,8 @@ import msgspec
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from acquisition.clock_probe import ClockProbe
+from acquisition.keys import ClientKeys
 from acquisition.packet import Event, Packet, StreamInfo
 from acquisition.transport import ControlClient, Subscriber, TransportError
 from models.checkpoint import Checkpoint, load_checkpoint
@@ -49,6 +52,7 @@ def run_detector(
     cell: str,
     required: Mapping[str, tuple[str, ...]],
     alpha: float,
+    keys: ClientKeys | None = None,
     stop: threading.Event | None = None,
 ) -> int:
     """Run until `stop` is set or SIGTERM comes.
@@ -60,25 +64,32 @@ def run_detector(
         cell: Cell name.
         required: Modalities required for a verdict, for `process` and `final`.
         alpha: False-alarm rate aimed at.
+        keys: To attach with, for a capture process on another host.
         stop: Set it to end; by default only SIGTERM does.
 
     Returns:
         0 when it was told to end, 1 when it cannot work (the capture process has then been told why).
+
+    Raises:
+        TransportError: An endpoint is none, or lies off this host and no keys are given.
     """
     stop = stop or threading.Event()
-    control = ControlClient(control_endpoint)
+    control = ControlClient(control_endpoint, keys)
+    probe = ClockProbe(control_endpoint, keys) if keys is not None else None
     previous = None
     if threading.current_thread() is threading.main_thread():
         previous = signal.signal(signal.SIGTERM, lambda *_: stop.set())
     try:
         with threadpool_limits(limits=1):
             loaded = load_checkpoint(checkpoint)
-            _Process(loaded, data_endpoint, control, cell, required, alpha).run(stop)
+            _Process(loaded, data_endpoint, control, cell, required, alpha, keys, probe).run(stop)
     except (DetectorError, TransportError) as error:
         log.error("%s", error)
         _tell_failure(control, str(error), alpha)
         return 1
     finally:
+        if probe is not None:
+            probe.close()
         control.close()
         if previous is not None:
             signal.signal(signal.SIGTERM, previous)
@@ -104,7 +115,11 @@ class _Process:
         cell: str,
         required: Mapping[str, tuple[str, ...]],
         alpha: float,
+        keys: ClientKeys | None,
+        probe: ClockProbe | None,
     ) -> None:
+        self._keys = keys
+        self._probe = probe
         self._checkpoint = checkpoint
         self._endpoint = data_endpoint
         self._control = control
@@ -142,6 +157,8 @@ class _Process:
                 if time.monotonic() - self._status_s > SILENT_S:
                     if self._infos:
                         log.warning("no status from %s for %g s; waiting for capture", self._endpoint, SILENT_S)
+                    if subscriber.problem is not None:
+                        log.warning("%s", subscriber.problem)
                     subscriber.close()
                     subscriber = self._subscribe()
                     self._forget()
@@ -150,7 +167,7 @@ class _Process:
             subscriber.close()
 
     def _subscribe(self) -> Subscriber:
-        return Subscriber(self._endpoint, messages={STATUS_TOPIC: CellStatus})
+        return Subscriber(self._endpoint, messages={STATUS_TOPIC: CellStatus}, keys=self._keys)
 
     # -- live ------------------------------------------------------------------------------------------------------
 
@@ -201,9 +218,16 @@ class _Process:
             required=self._required,
             cell=self._cell,
             alpha=self._alpha,
-            now_ns=time.monotonic_ns if self._live and not note else None,
+            now_ns=self._clock() if self._live and not note else None,
             note=note,
         )
+
+    def _clock(self) -> Callable[[], int] | None:
+        """The cell clock; of a cell on another host, as probed, or None while it has not answered."""
+        if self._probe is None:
+            return time.monotonic_ns
+        offset_ns = self._probe.offset_ns
+        return None if offset_ns is None else lambda: time.monotonic_ns() + offset_ns
 
     def _push(self, judge: WeldJudge, packet: Packet) -> None:
         try:
@@ -241,9 +265,36 @@ class _Process:
                 self._late.add(weld.key)
             if weld.phase == "failed":
                 self._late.discard(weld.key)
+            elif self._keys is not None and weld.key in self._late and weld.phase == "judged":
+                self._late.discard(weld.key)
+                self._send(self._unseen(weld.key))
             elif weld.key in self._late and weld.phase == "judged" and weld.path and _complete(Path(weld.path)):
                 self._late.discard(weld.key)
                 self._backlog.append((weld.key, self._from_folder(Path(weld.path))))
+
+    def _unseen(self, key: str) -> list[Score | Verdict]:
+        """Say that a weld was not seen whole, on a host that has no folder of it; unless it was judged all the same."""
+        judge = self._judges.pop(key, None)
+        if judge is not None and judge.done:
+            self._judges[key] = judge
+            return []
+        verdict = Verdict(
+            weld=key,
+            stage="process",
+            final=True,
+            word="NO DATA",
+            reason="the detector, on another host, did not see the whole weld; replay it on the cell's host",
+            score=None,
+            threshold=None,
+            p_value=None,
+            alpha=self._alpha,
+            calibration_welds=0,
+            calibration_sessions=0,
+            present=(),
+            photos_pending=False,
+            detector=self._checkpoint.title,
+        )
+        return [verdict]
 
     def _from_folder(self, folder: Path) -> Iterator[Score | Verdict | None]:
         reader = WeldReader(folder)

@@ -189,19 +189,26 @@ class Capture:
         """One round: packets, commands, watchdogs, status."""
         while (name := _take(self._late)) is not None:
             self._announce_stream(name)
+        self._take_packets()
+        self._watch_devices()
+        now_ns = time.monotonic_ns()
+        self._emit(self._ingest.tick(now_ns))
+        self._serve_loop(now_ns)
+
+    def _take_packets(self) -> None:
         for name, driver in self._drivers.items():
             while name in self._ingest.infos and (packet := driver.read(0)) is not None:
                 if not isinstance(packet.payload, Photo) and driver.info is not self._announced.get(name):
                     self._announce_stream(name)
                 self._emit(self._ingest.push(packet))
+
+    def _watch_devices(self) -> None:
         now_ns = time.monotonic_ns()
         for name, driver in self._drivers.items():
             if name in self._ingest.infos and driver.health().state == "lost" and name not in self._ingest.lost:
                 out: list[Packet] = []
                 self._ingest.stream_lost(name, driver.health().problem or "unplugged", now_ns, out)
                 self._emit(out)
-        self._emit(self._ingest.tick(now_ns))
-        self._serve_loop(now_ns)
 
     def _serve_loop(self, now_ns: int) -> None:
         """The part of a round that goes on when the devices are closed: commands, problems, verdicts, status."""
@@ -345,9 +352,10 @@ class Capture:
     def _wind_down(self) -> dict[str, Any]:
         """End open welds, wait briefly for their verdicts, close everything; returns the summary."""
         ended_ns = time.monotonic_ns()
+        self._take_packets()
+        self._emit(self._ingest.finish(ended_ns))
         summary = self._state.summary(self._ingest, self._drivers, ended_ns)
         self._close_drivers()
-        self._emit(self._ingest.finish(ended_ns))
         deadline_ns = ended_ns + round(_FROM_FOLDER_WAIT_S * 1e9)
         while self._waiting and time.monotonic_ns() < deadline_ns:
             self._wakeup.wait(0.02)

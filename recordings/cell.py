@@ -214,6 +214,8 @@ class _Source:
             header = re.match(r"\s*\[\[?\s*([^\[\]]+?)\s*\]\]?\s*(#.*)?$", text)
             if header:
                 current = header[1]
+                if key is not None and current == f"{table}.{key}" and (index is None or seen == index):
+                    return number  # the setting is a table of its own
                 if current == table:
                     seen += 1
                     if index is None or seen == index:

@@ -25,9 +25,10 @@ from acquisition.packet import (
     VideoFrame,
 )
 from recordings.cell import Cell
-from recordings.loss import ItemLoss, LossTracker
+from recordings.loss import ItemLoss, LossTracker, item_range
 from recordings.weld_machine import WeldMachine
 from sync.arc import ArcDetector, ArcEdge, block_sound_level, frame_light
+from sync.arc_watch import ArcWatch
 from sync.clock import ClockTable, OnlineClock, device_time_ns
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,9 @@ GOP: Final = 15
 
 _GOP_NS: Final = 500_000_000
 """Longest time from one keyframe to the next, for slow cameras."""
+
+OVERDUE_NS: Final = 20_000_000
+"""At the end, an item is lost once it is this late, or twice as late as any item of its stream before."""
 
 _RING_S: Final = 6.0
 """How far back a weld may begin before the packet that revealed it, beyond its pre-roll."""
@@ -95,6 +99,7 @@ class Ingest:
         self._own_seq = {CLOCKS_STREAM: 0, EVENTS_STREAM: 0}
         self._online: dict[str, OnlineClock] = {}
         self._arc = ArcDetector(cell.arc)
+        self._watch = ArcWatch({}, cell.arc)
         self._channels: dict[str, tuple[int, int]] = {}
         self._starts: deque[tuple[int, int]] = deque()
         self._frames_since_key: dict[str, int] = {}
@@ -103,6 +108,9 @@ class Ingest:
         self._clock_history: dict[str, deque[Packet]] = {}
         self._reached_ns: dict[str, int] = {}
         self._last_arrival_ns: dict[str, int] = {}
+        self._latest_ns: dict[str, int] = {}
+        self._longest_ns: dict[str, int] = {}
+        self._packet_items: dict[str, int] = {}
         self._done: deque[WeldMachine] = deque(maxlen=50)
         self._changed: dict[str, StreamInfo] = {}
         self.infos: dict[str, StreamInfo] = {}
@@ -131,6 +139,8 @@ class Ingest:
             self._take_over(info)
 
     def _take_over(self, info: StreamInfo) -> None:
+        if self.infos.get(info.name) != info:
+            self._watch.add_stream(info)
         self.infos[info.name] = info
         if info.modality == "video":
             self._key_due.add(info.name)
@@ -159,7 +169,12 @@ class Ingest:
         if loss is not None:
             self._gap(packet.stream, loss, packet.t_arrival_ns, out)
         self._reached_ns[packet.stream] = max(end_ns, self._reached_ns.get(packet.stream, end_ns))
+        if loss is None:
+            since_ns = packet.t_arrival_ns - self._last_arrival_ns.get(packet.stream, packet.t_arrival_ns)
+            self._longest_ns[packet.stream] = max(since_ns, self._longest_ns.get(packet.stream, 0))
         self._last_arrival_ns[packet.stream] = packet.t_arrival_ns
+        self._latest_ns[packet.stream] = max(packet.t_arrival_ns - end_ns, self._latest_ns.get(packet.stream, 0))
+        self._packet_items[packet.stream] = item_range(packet)[1]
         self.segments[packet.stream] = packet.segment
         for edge in self._edges(packet, end_ns):
             self._arc_edge(edge, packet.t_arrival_ns, out)
@@ -215,7 +230,9 @@ class Ingest:
 
     def finish(self, now_ns: int) -> list[Packet]:
         """End everything now, because the capture process stops; a burning arc is cut off (source `shutdown`)."""
-        out = self.stop_weld(now_ns, "shutdown")
+        out: list[Packet] = []
+        self._settle_ends(now_ns, out)
+        out += self.stop_weld(now_ns, "shutdown")
         for weld in list(self.welds.values()):
             if weld.phase == "post-roll":
                 self._close(weld, now_ns, out)
@@ -310,6 +327,23 @@ class Ingest:
         }
         self._event(out, now_ns, "gap", None, loss.t_ns, data)
 
+    def _settle_ends(self, now_ns: int, out: list[Packet]) -> None:
+        """Give up the packets that are overdue at the very end, where no later one can show that they are lost.
+
+        A stream whose items come unevenly is given as long as it ever took, and a quarter more.
+        """
+        for name, reached_ns in self._reached_ns.items():
+            if now_ns - self._last_arrival_ns[name] < max(OVERDUE_NS, 1.25 * self._longest_ns.get(name, 0)):
+                continue
+            rate_hz, n = self.infos[name].rate_hz, self._packet_items[name]
+            late_ns = self.infos[name].latency_ns + max(OVERDUE_NS, 2 * self._latest_ns[name])
+            overdue = int((now_ns - late_ns - reached_ns) * rate_hz / 1e9 / n) if rate_hz and n else 0
+            if overdue > 0:
+                tracker = self.losses[name]
+                loss = tracker.settle(tracker.end_ns + round(overdue * n * 1e9 / rate_hz))
+                if loss is not None:
+                    self._gap(name, loss, now_ns, out)
+
     # -- welds -----------------------------------------------------------------------------------------------------
 
     def _note_start(self, packet: Packet, t_ns: int) -> None:
@@ -360,12 +394,14 @@ class Ingest:
 
     def _edges(self, packet: Packet, end_ns: int) -> list[ArcEdge]:
         payload = packet.payload
+        light = frame_light(payload.pixels) if isinstance(payload, VideoFrame) else None
+        self._watch.take(packet, self.clocks, light)
         if isinstance(payload, SensorRows) and packet.stream in self._channels:
             current, voltage = self._channels[packet.stream]
             t_ns = self.clocks.cell_times_ns(self.infos[packet.stream], packet)
             return self._arc.sensors(t_ns, payload.values[:, current], payload.values[:, voltage])
-        if isinstance(payload, VideoFrame):
-            return self._arc.light(end_ns, frame_light(payload.pixels))
+        if light is not None:
+            return self._arc.light(end_ns, light)
         if isinstance(payload, SampleBlock):
             return self._arc.sound(end_ns, block_sound_level(payload.samples, payload.rate_hz))
         return []
@@ -393,6 +429,7 @@ class Ingest:
             photo_wait_s=self._cell.judge.photo_wait_s,
         )
         self.welds[weld.key] = weld
+        self._watch.edge(t_ns)
         clocks = [
             {"order": made.order, "seq": made.seq, "t_arrival_ns": made.t_arrival_ns} | asdict(made.payload)
             for made in self._clocks_at(first_order)
@@ -410,6 +447,7 @@ class Ingest:
 
     def _close_arc(self, weld: WeldMachine, t_ns: int, source: str, now_ns: int, out: list[Packet]) -> None:
         weld.arc_off(t_ns)
+        self._watch.edge(t_ns)
         self._event(out, now_ns, "arc_off", weld.key, t_ns, {"source": source})
 
     def _move_on(self, now_ns: int, out: list[Packet]) -> None:
@@ -430,6 +468,9 @@ class Ingest:
             loss = self.losses[name].settle(now_ns) if name in self.losses else None
             if loss is not None:
                 self._gap(name, loss, now_ns, out)
+        offsets = self._watch.residuals(weld.arc_on_ns, weld.arc_off_ns)
+        if offsets:
+            self._event(out, now_ns, "sync", weld.key, weld.arc_off_ns, {"offsets": offsets})
         weld.close(self._order + 1, now_ns)
         self._event(out, now_ns, "weld_close", weld.key, weld.arc_off_ns, {"last_order": weld.last_order})
 

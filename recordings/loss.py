@@ -1,8 +1,21 @@
-"""Where items were lost: from the device's own numbers where it has them, else from time and nominal rate."""
+"""Where items were lost: from the device's own numbers where it has them, else from its stamps, else from lateness.
 
+Silences and restarts are estimated from time and nominal rate.
+"""
+
+from collections import deque
 from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
 
 from acquisition.packet import Packet, SampleBlock, SensorRows, StreamInfo
+from sync.item_count import Missed
+from sync.stamp_gaps import StampGaps
+
+_REMEMBERED: Final = 40
+"""Packets that a loss may be found after it happened, and a few more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,8 +27,9 @@ class ItemLoss:
         missing: How many are lost.
         segment: Segment that the numbers are of.
         t_ns: Cell time at which the gap begins.
-        reason: `device` (numbers jumped), the reason the stream was lost for, or `restart`.
-        exact: False when `missing` was estimated from time and nominal rate.
+        reason: `device` (its numbers jumped), `stamps` (its time did), `late` (the count lags behind the clock), the
+            reason the stream was lost for, or `restart`.
+        exact: False when `missing` was estimated from time, because the device does not number its items.
     """
 
     first: int
@@ -24,6 +38,14 @@ class ItemLoss:
     t_ns: int
     reason: str
     exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A packet received: number of its first item, and cell time at which that began."""
+
+    first: int
+    begin_ns: int
 
 
 def item_range(packet: Packet) -> tuple[int, int]:
@@ -51,6 +73,9 @@ class LossTracker:
         self._known = 0
         self._segment = 0
         self._end_ns = 0
+        self._seen: deque[_Seen] = deque(maxlen=_REMEMBERED)
+        self._stamps = StampGaps() if info.device_clock == "stamps" and not info.has_counter else None
+        self._found: deque[ItemLoss] = deque()
         self.silence_reason: str | None = None
         self.received = 0
         self.dropped = 0
@@ -65,34 +90,79 @@ class LossTracker:
         """Cell time just past the last item."""
         return self._end_ns
 
-    def observe(self, packet: Packet, end_ns: int) -> ItemLoss | None:
-        """Take note of a packet; returns the loss before it, if any.
+    def observe(self, packet: Packet, end_ns: int, missed: Missed | None = None) -> ItemLoss | None:
+        """Take note of a packet; returns a loss before it, if any (the next one where it showed several).
 
         Args:
             packet: A device packet.
             end_ns: Cell time of its last item; of a sound block, its end (`ClockTable.last_cell_time_ns`).
+            missed: What the stream's `CountedClock` found with this packet.
         """
         first, count = item_range(packet)
         after_ns = end_ns if isinstance(packet.payload, SampleBlock) else end_ns + round(self._period_ns)
-        loss = None
+        begin_ns = after_ns - round(count * self._period_ns)
         if self._next is not None:
-            begin_ns = after_ns - round(count * self._period_ns)
-            if packet.segment == self._segment and self._known <= first < self._next:
-                self.dropped -= self._next - first  # given up by `settle`, and yet it came
-            elif packet.segment != self._segment or first < self._next:
-                missing = self.missing_until(begin_ns)
-                if missing:
-                    loss = self._loss(self._next, missing, self.silence_reason or "restart", exact=False)
-            elif first > self._next:
-                loss = self._loss(self._next, first - self._next, self.silence_reason or "device", exact=True)
+            self._follow_numbers(packet, first, begin_ns)
+        self._follow_stamps(packet, first, end_ns)
+        if packet.segment != self._segment:
+            self._seen.clear()
+        self._seen.append(_Seen(first, begin_ns))
         self._next = self._known = first + count
         self._segment = packet.segment
+        if missed is not None:
+            self._follow_count(missed)
         self._end_ns = after_ns
         self.silence_reason = None
         self.received += count
-        if loss is not None:
-            self.dropped += loss.missing
-        return loss
+        return self._found.popleft() if self._found else None
+
+    def _follow_numbers(self, packet: Packet, first: int, begin_ns: int) -> None:
+        assert self._next is not None
+        if packet.segment == self._segment and self._known <= first < self._next:
+            self.dropped -= self._next - first  # given up by `settle`, and yet it came
+        elif packet.segment != self._segment or first < self._next:
+            missing = self.missing_until(begin_ns)
+            if missing:
+                self._lose(self._loss(self._next, missing, self.silence_reason or "restart", exact=False))
+        elif first > self._next:
+            self._lose(self._loss(self._next, first - self._next, self.silence_reason or "device", exact=True))
+
+    def _follow_stamps(self, packet: Packet, first: int, end_ns: int) -> None:
+        """Without a counter, the driver counts what came, and only the stamps show what did not."""
+        if self._stamps is None:
+            return
+        if packet.segment != self._segment:
+            self._stamps.restart()
+        stamps_ns = _stamps(packet)
+        if stamps_ns is None:
+            return
+        for missed in self._stamps.find(stamps_ns):
+            number = first + missed.index
+            after_ns = end_ns - int(stamps_ns[-1] - stamps_ns[max(missed.index, 0)])
+            t_ns = after_ns - round((missed.count - min(missed.index, 0)) * self._period_ns)
+            self._lose(
+                ItemLoss(
+                    first=number, missing=missed.count, segment=packet.segment, t_ns=t_ns, reason="stamps", exact=False
+                )
+            )
+
+    def _follow_count(self, missed: Missed) -> None:
+        """Place what is known by lateness only after some more packets have come."""
+        at = max(len(self._seen) - 1 - missed.index, 0)
+        self._lose(
+            ItemLoss(
+                first=self._seen[at].first,
+                missing=missed.count,
+                segment=self._segment,
+                t_ns=self._seen[at].begin_ns if missed.index else self._end_ns,
+                reason="late",
+                exact=False,
+            )
+        )
+
+    def _lose(self, loss: ItemLoss) -> None:
+        self.dropped += loss.missing
+        self._found.append(loss)
 
     def _loss(self, first: int, missing: int, reason: str, *, exact: bool) -> ItemLoss:
         return ItemLoss(
@@ -120,3 +190,10 @@ class LossTracker:
             self._end_ns += round(loss.missing * self._period_ns)
             self.dropped += loss.missing
         return loss
+
+
+def _stamps(packet: Packet) -> npt.NDArray[np.int64] | None:
+    """Device times of a packet's items, where it has them."""
+    if isinstance(packet.payload, SensorRows):
+        return packet.payload.t_device_ns
+    return None if packet.t_device_ns is None else np.array([packet.t_device_ns], np.int64)

@@ -8,7 +8,7 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ from acquisition.transport import ControlServer, Publisher, Reply, Request
 from recordings.loss import item_range
 from recordings.reader import WeldReader
 from recordings.recorder import utc_now
+from recordings.resync import ResyncedReader
 from recordings.runtime import Runtime
 from recordings.status import (
     SCORE_TOPIC,
@@ -296,13 +297,28 @@ class Replay:
         )
 
 
-def run_replay(folder: Path, runtime: Runtime, speed: float) -> None:
+def run_replay(
+    folder: Path,
+    runtime: Runtime,
+    speed: float,
+    *,
+    resync: bool = False,
+    latencies_ns: Mapping[str, int] | None = None,
+) -> None:
     """Serve a weld to screen and detector until told to stop.
+
+    Args:
+        folder: The weld.
+        runtime: Where screen and detector look for it.
+        speed: Times real time; 0 as fast as readers keep up.
+        resync: Time it by clocks fitted to the whole weld, not by those recorded.
+        latencies_ns: With `resync`, calibrated latency by stream name in the place of the recorded one.
 
     Raises:
         WeldError: The folder holds no readable weld.
     """
-    replay = Replay(WeldReader(folder), speed)
+    reader = ResyncedReader(folder, latencies_ns) if resync else WeldReader(folder)
+    replay = Replay(reader, speed)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: replay.stop.set())
     replay.run(runtime, keep_open=True)

@@ -98,6 +98,20 @@ def plan(
     return orders
 
 
+def with_faults(cell: Cell, faults: str) -> Cell:
+    """Give the simulated cell the device faults of `--faults`: `none`, `all` or some of `DRAWN_FAULTS`.
+
+    Raises:
+        SimulationError: A fault is unknown, or the cell is a real one.
+    """
+    if cell.simulation is None:
+        raise SimulationError(f"--faults {faults}: only the simulated cell has faults to order; leave it out")
+    try:
+        return replace(cell, simulation=replace(cell.simulation, faults=faults))
+    except ValueError as error:
+        raise SimulationError(f"--faults: {error}") from error
+
+
 def write_weld(order: Order, cell: Cell, root: Path) -> Path:
     """Simulate one weld and record it as the live path would; returns its folder.
 

@@ -1,31 +1,34 @@
 """Verification: is a weld what its manifest says, can everything in it be read, and do its streams agree in time?"""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypedDict
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from acquisition.packet import EVENTS_STREAM, ClockUpdate, Packet, SampleBlock, SensorRows, StreamInfo, VideoFrame
+from acquisition.packet import EVENTS_STREAM, ClockUpdate, Packet, SampleBlock, SensorRows, StreamInfo
 from recordings.columns import EVENTS
 from recordings.finishing import recorded_items, stream_table, table_columns, weld_table
 from recordings.manifest import Manifest
 from recordings.reader import WeldReader
 from recordings.recovery import StreamLoss, total_losses
+from recordings.resync import ResyncedReader
 from recordings.weld_folder import WeldError, digest, find_welds, member
-from sync.arc import arc_edges_current, arc_edges_light, arc_edges_sound, block_sound_level, frame_light
+from sync.arc_watch import ArcWatch
 from sync.clock import ClockTable
 
 
 class StreamSync(TypedDict):
     """Where one stream sees the arc, against the sensors.
 
-    `arc_on_s` and `arc_off_s` are seconds from the weld's first sample. `offset_ms` is positive where the stream is
-    late, and None where the sensors saw no arc; `sigma_ms` is what the two sampling periods leave open.
+    `arc_on_s` and `arc_off_s` are those of its first and last item with an arc, seconds from the weld's first sample.
+    `offset_ms` is positive where the stream is late, and None where the sensors or the stream show no edge; `sigma_ms`
+    is its standard deviation (`sync.edges`: finer than a frame or row).
     """
 
     offset_ms: float | None
@@ -55,22 +58,27 @@ class WeldReport:
     sync: dict[str, StreamSync] = field(default_factory=dict)
 
 
-def verify(path: Path, *, deep: bool = True) -> list[WeldReport]:
+def verify(
+    path: Path, *, deep: bool = True, resync: bool = False, latencies_ns: Mapping[str, int] | None = None
+) -> list[WeldReport]:
     """Check every weld at or below `path`; nothing is changed.
 
     Args:
         path: A weld folder or a recordings root.
         deep: Decode everything and measure the sync residuals too; without it digests, counts and order only.
+        resync: Measure the residuals with the clocks as they are fitted to the whole weld, not with those recorded.
+        latencies_ns: With `resync`, calibrated latency by stream name in the place of the recorded one.
 
     Raises:
         WeldError: There is no weld.
     """
-    return [_verify_one(folder, deep) for folder in find_welds(path)]
+    open_weld = partial(ResyncedReader, latencies_ns=latencies_ns) if resync else WeldReader
+    return [_verify_one(folder, deep, open_weld) for folder in find_welds(path)]
 
 
-def _verify_one(folder: Path, deep: bool) -> WeldReport:
+def _verify_one(folder: Path, deep: bool, open_weld: Callable[[Path], WeldReader]) -> WeldReport:
     try:
-        reader = WeldReader(folder)
+        reader = open_weld(folder)
     except WeldError as error:
         return WeldReport(path=folder, state="unreadable", ok=False, problems=[str(error)])
     manifest, sync = reader.manifest, dict[str, StreamSync]()
@@ -160,65 +168,22 @@ def _disorder(table: pa.Table, info: StreamInfo) -> list[str]:
     return problems
 
 
-class _ArcTrace:
-    """What one stream shows of the arc: a level per item, with its cell time."""
-
-    def __init__(self, info: StreamInfo) -> None:
-        self.info = info
-        self.period_ns = 1e9 / info.rate_hz if info.rate_hz else 0.0
-        self._t_ns: list[npt.NDArray[np.int64]] = []
-        self._levels: list[npt.NDArray[np.float64]] = []
-
-    def take(self, packet: Packet, t_ns: npt.NDArray[np.int64]) -> None:
-        payload = packet.payload
-        if isinstance(payload, VideoFrame):
-            self._t_ns.append(t_ns)
-            self._levels.append(np.array([[frame_light(payload.pixels)]]))
-        elif isinstance(payload, SampleBlock):
-            self._take_sound(payload, t_ns)
-        elif isinstance(payload, SensorRows) and "current_a" in self.info.channels:
-            names = [name for name in ("current_a", "voltage_v") if name in self.info.channels]
-            self._t_ns.append(t_ns)
-            self._levels.append(payload.values[:, [self.info.channels.index(name) for name in names]])
-
-    def _take_sound(self, block: SampleBlock, t_ns: npt.NDArray[np.int64]) -> None:
-        """Measure the level every 10 ms at most, whatever the device's block length."""
-        n = max(1, round(block.rate_hz / 100))
-        for start in range(0, len(t_ns) - n // 2, n):
-            level = block_sound_level(block.samples[start : start + n], block.rate_hz)
-            self._t_ns.append(t_ns[start : start + 1])
-            self._levels.append(np.array([[level]]))
-            self.period_ns = 1e9 * min(n, len(t_ns)) / block.rate_hz
-
-    def arcs(self) -> list[tuple[int, int]]:
-        """Return the arcs it shows, (on, off) in cell time."""
-        if not self._t_ns:
-            return []
-        t_ns, levels = np.concatenate(self._t_ns), np.concatenate(self._levels)
-        if self.info.modality == "sensors":
-            return arc_edges_current(t_ns, levels[:, 0], levels[:, 1] if levels.shape[1] > 1 else None)
-        edges = arc_edges_light if self.info.modality == "video" else arc_edges_sound
-        return edges(t_ns, levels[:, 0])
-
-
 def _contents(reader: WeldReader) -> tuple[list[str], dict[str, StreamSync]]:
     """Decode everything, count it, and see where each stream shows the arc."""
-    clocks, traces = ClockTable(), {name: _ArcTrace(info) for name, info in reader.infos.items()}
+    clocks, watch = ClockTable(), ArcWatch(reader.infos, everything=True)
     items = dict.fromkeys(reader.infos, 0)
     for packet in reader.packets():
-        payload = packet.payload
-        if isinstance(payload, ClockUpdate):
-            clocks.apply(payload)
-        elif packet.stream in traces:
+        if isinstance(packet.payload, ClockUpdate):
+            clocks.apply(packet.payload)
+        elif packet.stream in items:
             items[packet.stream] += _count(packet)
-            if isinstance(payload, VideoFrame | SampleBlock | SensorRows):
-                traces[packet.stream].take(packet, clocks.cell_times_ns(reader.infos[packet.stream], packet))
+            watch.take(packet, clocks)
     problems = [
         f"{reader.folder}: {items[name]} of {record.items} items of {name} can be read; restore it from a copy"
         for name, record in reader.manifest.streams.items()
         if reader.manifest.state != "open" and items[name] != record.items
     ]
-    return problems, _sync(reader.manifest, traces)
+    return problems, _sync(reader.manifest, watch)
 
 
 def _count(packet: Packet) -> int:
@@ -228,34 +193,14 @@ def _count(packet: Packet) -> int:
     return len(payload.values) if isinstance(payload, SensorRows) else 1
 
 
-def _sync(manifest: Manifest, traces: dict[str, _ArcTrace]) -> dict[str, StreamSync]:
-    """Compare arc-on of every stream with the sensors'.
-
-    An edge is the first item that shows the arc, on average half a period late; that half is taken off.
-    """
-    seen = {name: arcs for name, trace in traces.items() if (arcs := trace.arcs())}
-    sensors = next((name for name in seen if traces[name].info.modality == "sensors"), None)
-    reference = None if sensors is None else max(seen[sensors], key=_length)
-    sync: dict[str, StreamSync] = {}
-    for name, arcs in seen.items():
-        on_ns, off_ns = max(arcs, key=_length if reference is None else lambda arc: _overlap(arc, reference))
-        offset_ms = sigma_ms = None
-        if sensors is not None and reference is not None:
-            mine, theirs = traces[name].period_ns, traces[sensors].period_ns
-            offset_ms = ((on_ns - mine / 2) - (reference[0] - theirs / 2)) / 1e6
-            sigma_ms = 0.0 if name == sensors else float(np.sqrt((mine**2 + theirs**2) / 12)) / 1e6
-        sync[name] = StreamSync(
-            offset_ms=offset_ms,
-            sigma_ms=sigma_ms,
+def _sync(manifest: Manifest, watch: ArcWatch) -> dict[str, StreamSync]:
+    residuals = watch.residuals()
+    return {
+        name: StreamSync(
+            offset_ms=residuals[name]["offset_ms"] if name in residuals else None,
+            sigma_ms=residuals[name]["sigma_ms"] if name in residuals else None,
             arc_on_s=(on_ns - manifest.origin_ns) / 1e9,
             arc_off_s=(off_ns - manifest.origin_ns) / 1e9,
         )
-    return sync
-
-
-def _length(arc: tuple[int, int]) -> int:
-    return arc[1] - arc[0]
-
-
-def _overlap(arc: tuple[int, int], other: tuple[int, int]) -> int:
-    return min(arc[1], other[1]) - max(arc[0], other[0])
+        for name, (on_ns, off_ns) in watch.arcs().items()
+    }

@@ -7,6 +7,7 @@ whatever is masked is zero. This is the only place where windows are made: live,
 
 import warnings
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from io import BytesIO
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from acquisition.packet import SENSOR_CHANNELS, Photo
-from sync.interpolation import Bools, Indices, Neighbours, Rule, read_rule
+from sync.interpolation import Bools, Indices, Neighbours, Rule, fill_nearest, read_rule
 from sync.resampling import resampled_runs
 from sync.sample import CHANNEL_INDEX, SampleSpec, Weld4MSample
 from sync.series import AudioSeries, Int64s, SensorSeries, Series, VideoSeries
@@ -94,7 +95,7 @@ def cut(
             coverage["video"] = float(parts["video_mask"].mean())
         elif isinstance(one, AudioSeries) and "audio" not in coverage:
             parts["audio"], parts["audio_mask"], used = _cut_audio(one, t0_ns, spec)
-            coverage["audio"] = float(parts["audio_mask"].mean())
+            coverage["audio"] = np.count_nonzero(parts["audio_mask"]) / spec.audio_length
         elif isinstance(one, SensorSeries):
             used = _cut_sensors(one, t0_ns, t1_ns, spec, parts["sensors"], parts["sensors_mask"])
             channels |= {CHANNEL_INDEX[name] for name in one.info.channels if name in CHANNEL_INDEX}
@@ -140,6 +141,12 @@ def _nearest(series: Series, grid_ns: Int64s, period_ns: int, spec: SampleSpec) 
     return Neighbours.of(t_ns, grid_ns, spec.max_gap_periods * period_ns).nearest(len(t_ns), period_ns)
 
 
+@lru_cache(maxsize=4)
+def _sound_grid(length: int, rate_hz: int) -> Int64s:
+    """Times of the samples of a window since its start."""
+    return np.arange(length, dtype=np.int64) * 10**9 // rate_hz
+
+
 def _cut_audio(
     audio: AudioSeries, t0_ns: int, spec: SampleSpec
 ) -> tuple[npt.NDArray[np.int16] | npt.NDArray[np.int32], Bools, Indices]:
@@ -150,23 +157,19 @@ def _cut_audio(
             f"stream '{audio.info.name}' has {have} sound channel(s) and the spec wants {spec.audio_channels}; "
             "use a detector fitted to this microphone"
         )
-    grid_ns = t0_ns + np.arange(spec.audio_length, dtype=np.int64) * 10**9 // spec.audio_rate_hz
+    grid_ns = t0_ns + _sound_grid(spec.audio_length, spec.audio_rate_hz)
     out = np.zeros((spec.audio_channels, spec.audio_length), audio.samples.dtype)
-    if audio.info.rate_hz == spec.audio_rate_hz:
-        index, mask = _nearest(audio, grid_ns, audio.period_ns, spec)
-        out[:, mask] = audio.samples[index[mask], : spec.audio_channels].T
-        return out, mask, index[mask][[0, -1]] if mask.any() else index[:0]
     mask = np.zeros(spec.audio_length, np.bool_)
     used: list[int] = []
-    period_ns = round(1e9 / spec.audio_rate_hz)
-    runs = resampled_runs(audio, spec.audio_rate_hz, int(grid_ns[0]), int(grid_ns[-1]), spec.audio_channels)
-    for t_ns, samples, ends in runs:
-        near = Neighbours.of(t_ns, grid_ns, spec.max_gap_periods * period_ns)
-        index, filled = near.nearest(len(t_ns), period_ns)
-        fresh = filled & ~mask
-        out[:, fresh] = samples[index[fresh]].T
-        mask |= fresh
-        used += ends
+    if audio.info.rate_hz == spec.audio_rate_hz:
+        samples, max_gap_ns = audio.samples[:, : spec.audio_channels], spec.max_gap_periods * audio.period_ns
+        used += fill_nearest(samples, audio.t_ns, grid_ns, max_gap_ns, audio.period_ns, out, mask)
+    else:
+        period_ns = round(1e9 / spec.audio_rate_hz)
+        runs = resampled_runs(audio, spec.audio_rate_hz, int(grid_ns[0]), int(grid_ns[-1]), spec.audio_channels)
+        for t_ns, made, ends in runs:
+            fill_nearest(made, t_ns, grid_ns, spec.max_gap_periods * period_ns, period_ns, out, mask)
+            used += ends
     return out, mask, np.array(used, np.intp)
 
 
@@ -183,16 +186,22 @@ def _cut_sensors(
     max_gap_ns = spec.max_gap_periods * period_ns
     grid_ns = _centred_grid(t0_ns, t1_ns, spec.sensor_rows)
     a, b = np.searchsorted(sensors.t_ns, (t0_ns - max_gap_ns, t1_ns + max_gap_ns))
+    times_ns, table = sensors.t_ns[a:b], sensors.values[a:b]
+    measured = np.isfinite(table)
+    shared: Neighbours | None = None
     used: list[int] = []
     for position, name in enumerate(sensors.info.channels):
         if name not in CHANNEL_INDEX:
             continue
-        column = sensors.values[a:b, position]
-        rows = np.flatnonzero(np.isfinite(column))
+        column = table[:, position]
+        rows = np.flatnonzero(measured[:, position])
         if not len(rows):
             continue
-        near = Neighbours.of(sensors.t_ns[a:b][rows], grid_ns, max_gap_ns)
-        values, filled = read_rule(column[rows], near, CHANNEL_RULES[name], period_ns)
+        if len(rows) == len(column):
+            near = shared = shared or Neighbours.of(times_ns, grid_ns, max_gap_ns)
+        else:
+            near, column = Neighbours.of(times_ns[rows], grid_ns, max_gap_ns), column[rows]
+        values, filled = read_rule(column, near, CHANNEL_RULES[name], period_ns)
         fresh = filled & ~mask[:, CHANNEL_INDEX[name]]
         out[fresh, CHANNEL_INDEX[name]] = values[fresh]
         mask[fresh, CHANNEL_INDEX[name]] = True

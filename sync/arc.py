@@ -161,8 +161,14 @@ class ArcDetector:
         )
 
     def sensors(self, t_ns: Int64s, current_a: Floats, voltage_v: Floats | None) -> list[ArcEdge]:
-        """Take sensor rows, `(n,)` each; rows with NaN or saturated values neither start nor end an arc."""
-        usable, arc = _arc_rows(current_a, voltage_v, self.config)
+        """Take sensor rows, `(n,)` each; rows with saturated values neither start nor end an arc.
+
+        A row without a reading (NaN) says nothing, not even that the source is there.
+        """
+        read = np.isfinite(current_a) if voltage_v is None else np.isfinite(current_a) & np.isfinite(voltage_v)
+        t_ns, current_a = t_ns[read], current_a[read]
+        voltage_v = None if voltage_v is None else voltage_v[read]
+        usable, arc = arc_rows(current_a, voltage_v, self.config)
         edges: list[ArcEdge] = []
         for t, ok, burns in zip(t_ns.tolist(), usable.tolist(), arc.tolist(), strict=True):
             edges += self._decide(0, t, burns if ok else None)
@@ -198,7 +204,7 @@ class ArcDetector:
         return [ArcEdge(kind="arc_on" if self.burning else "arc_off", t_ns=self._edge_ns, source=watch.source)]
 
 
-def _arc_rows(
+def arc_rows(
     current_a: Floats, voltage_v: Floats | None, config: ArcConfig
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Which rows say anything, and which of them say that an arc burns."""
@@ -246,7 +252,7 @@ def arc_edges_current(
     t_ns: Int64s, current_a: Floats, voltage_v: Floats | None, config: ArcConfig = ArcConfig()
 ) -> list[tuple[int, int]]:
     """Arcs of a whole recording by current and voltage: (first, last) row time with an arc, ns."""
-    usable, arc = _arc_rows(current_a, voltage_v, config)
+    usable, arc = arc_rows(current_a, voltage_v, config)
     return _arcs(_Gate(config), t_ns[usable], arc[usable])
 
 

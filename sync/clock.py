@@ -1,66 +1,58 @@
-"""Clocks: from the time axis of each device to the cell clock, causally while recording and at leisure afterwards.
+"""Clocks: from the time axis of each device to the cell clock.
 
-What is seen of a device clock is (device time, arrival on the cell clock); arrival is never early, only late, so the
-clock is the lower envelope of their differences (`sync.envelope`). The constant part of the latency cannot be seen in
-one stream and is left to the arc edges that all streams share.
+What is seen of a device clock is (device time, arrival on the cell clock); arrival is never early, only late, by a
+random latency whose lower end is the clock's line (`sync.lateness`). `OnlineClock` follows the line causally while
+recording, `fit_stream` finds it at leisure, `ClockTable` applies what was recorded. The constant part of the latency
+cannot be seen in one stream and is left to the arc edges that all streams share.
 """
 
-import math
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from acquisition.packet import ClockUpdate, Packet, SampleBlock, SensorRows, StreamInfo, VideoFrame
-from sync.envelope import interval_minima, lower_slope, robust_slope
+from sync.clock_fault import ClockFault, FaultKind
+from sync.clock_fit import ClockFit, fit_clock, fit_stream
+from sync.clock_model import PPB, ClockModel, Int64s
+from sync.counted_clock import CountedClock
+from sync.item_count import Missed
+from sync.online_clock import UNTIMED, OnlineClock
 
-_PPB: Final = 10**9
-_MAX_DRIFT: Final = 500e-6
-"""No working crystal is further off; a steeper envelope is jitter."""
+__all__ = [
+    "UNTIMED",
+    "ClockFault",
+    "ClockFit",
+    "ClockModel",
+    "ClockTable",
+    "CountedClock",
+    "Int64s",
+    "Missed",
+    "OnlineClock",
+    "StreamClock",
+    "device_time_ns",
+    "fit_clock",
+    "fit_stream",
+    "observe_packet",
+    "stream_clock",
+]
 
-Int64s = npt.NDArray[np.int64]
+StreamClock: TypeAlias = OnlineClock | CountedClock
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClockModel:
-    """One straight piece of a device clock; the attributes are those of `ClockUpdate`."""
-
-    ref_ns: int
-    offset_ns: int
-    drift_ppb: int
-    sigma_ns: int
-
-    @classmethod
-    def from_update(cls, update: ClockUpdate) -> "ClockModel":
-        """Take the model out of a recorded clock change."""
-        return cls(
-            ref_ns=update.ref_ns, offset_ns=update.offset_ns, drift_ppb=update.drift_ppb, sigma_ns=update.sigma_ns
-        )
-
-    def to_cell_ns(self, device_ns: int) -> int:
-        """Cell time of a device time, in exact integers (floor division)."""
-        return device_ns + self.offset_ns + (device_ns - self.ref_ns) * self.drift_ppb // _PPB
-
-    def to_cell_ns_array(self, device_ns: Int64s) -> Int64s:
-        """Cell times of device times, equal to `to_cell_ns` element by element."""
-        # Whole seconds apart from the rest: the plain product overflows int64 after a day at 100 ppm.
-        seconds, rest = np.divmod(device_ns - self.ref_ns, _PPB)
-        cell_ns: Int64s = device_ns + self.offset_ns + seconds * self.drift_ppb + rest * self.drift_ppb // _PPB
-        return cell_ns
+_LONGEST_PACKET_NS: Final = 10 * PPB
+"""No driver holds rows back for longer."""
 
 
 def _sample_ns(info: StreamInfo, number: int) -> int:
     """Device time of sample `number` of a sample-counted stream, exact for every rate."""
     num, den = info.rate_hz.as_integer_ratio()
-    return number * den * _PPB // num
+    return number * den * PPB // num
 
 
 def _sample_ns_array(info: StreamInfo, first: int, n: int) -> Int64s:
     num, den = info.rate_hz.as_integer_ratio()
-    if (first + n) * den * _PPB < 2**63:
-        return np.arange(first, first + n, dtype=np.int64) * (den * _PPB) // num
-    return np.array([number * den * _PPB // num for number in range(first, first + n)], np.int64)
+    if (first + n) * den * PPB < 2**63:
+        return np.arange(first, first + n, dtype=np.int64) * (den * PPB) // num
+    return np.array([number * den * PPB // num for number in range(first, first + n)], np.int64)
 
 
 def device_time_ns(info: StreamInfo, packet: Packet) -> int | None:
@@ -81,6 +73,51 @@ def device_time_ns(info: StreamInfo, packet: Packet) -> int | None:
             return int(payload.t_device_ns[-1])
         return packet.t_device_ns
     return None
+
+
+def stream_clock(info: StreamInfo, segment: int, former: StreamClock | None) -> StreamClock | None:
+    """Begin the online clock of a stream's segment.
+
+    Args:
+        info: The stream.
+        segment: Its new segment.
+        former: The clock of the segment before, which knows crystal and bus already.
+
+    Returns:
+        A clock for stamps or a device's counter, one that also finds losses where only the driver counts, or None for a
+        stream without any time of its own.
+    """
+    if info.device_clock == "none":
+        return None
+    if info.device_clock == "samples" and not info.has_counter:
+        return CountedClock(
+            info.name, segment, 1e9 / info.rate_hz, former if isinstance(former, CountedClock) else None
+        )
+    return OnlineClock(info.name, segment, former if isinstance(former, OnlineClock) else None)
+
+
+def observe_packet(clock: StreamClock, info: StreamInfo, packet: Packet) -> ClockUpdate | None:
+    """Let a packet's stamps or numbers be seen by its clock, before it is timed.
+
+    Rows that disagree among themselves make the whole packet fall back to arrival.
+    """
+    device_ns = device_time_ns(info, packet)
+    if device_ns is None:
+        return None
+    what = _row_fault(info, packet)
+    if what is not None and isinstance(clock, OnlineClock):
+        return clock.distrust(device_ns, packet.t_arrival_ns, what)
+    return clock.observe(device_ns, packet.t_arrival_ns)
+
+
+def _row_fault(info: StreamInfo, packet: Packet) -> FaultKind | None:
+    payload = packet.payload
+    if info.device_clock != "stamps" or not isinstance(payload, SensorRows) or payload.t_device_ns is None:
+        return None
+    stamps = payload.t_device_ns
+    if (stamps[1:] < stamps[:-1]).any():
+        return "backwards"
+    return "jumped" if len(stamps) and int(stamps[-1]) - int(stamps[0]) > _LONGEST_PACKET_NS else None
 
 
 class ClockTable:
@@ -163,211 +200,3 @@ class ClockTable:
         if info.device_clock != "stamps" or packet.t_device_ns is None:
             return packet.t_arrival_ns - info.latency_ns
         return model.to_cell_ns(packet.t_device_ns) - info.latency_ns
-
-
-@dataclass(slots=True)
-class _Bin:
-    """The least late observation of one interval of device time."""
-
-    number: int
-    x: int
-    y: int
-    count: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class _Envelope:
-    """The line that no delivery was ahead of: arrival minus device time `y` at device time `x`."""
-
-    x: int
-    y: int
-    slope: float
-
-    def at(self, device_ns: int) -> int:
-        return self.y + round(self.slope * (device_ns - self.x))
-
-
-class OnlineClock:
-    """The clock of one stream and segment as packets come in: causal, constant memory, at most four changes a second.
-
-    Keeps the least late observation of each half second of the last minute and steers the model towards their lower
-    envelope. The model is a continuous chain of straight pieces, each joined to the one before at the previous
-    observation, and its slope never differs from the envelope's by more than 2 %: cell time can bend but never step
-    back.
-
-    Attributes:
-        stream: Stream name.
-        segment: Segment of the stream.
-        model: The model in force.
-        resets: How often the device clock was found to have stepped.
-    """
-
-    _BIN_NS: Final = 500_000_000
-    _BINS: Final = 120
-    _REVIEW_NS: Final = 250_000_000
-    _HORIZON_NS: Final = 1_000_000_000
-    _DRIFT_SPAN_NS: Final = 8_000_000_000
-    _PRIOR_DRIFT: Final = 50e-6
-    _MAX_BEND: Final = 20_000e-6
-    _STEP_NS: Final = 100_000_000
-    _STEP_HELD_NS: Final = 500_000_000
-    _TOLERANCE_NS: Final = 20_000
-    _UNKNOWN_NS: Final = 10_000_000
-
-    def __init__(self, stream: str, segment: int) -> None:
-        self.stream = stream
-        self.segment = segment
-        self.model = ClockModel(ref_ns=0, offset_ns=0, drift_ppb=0, sigma_ns=self._UNKNOWN_NS)
-        self.resets = 0
-        self._bins: list[_Bin] = []
-        self._previous_ns: int | None = None
-        self._reviewed_ns = 0
-        self._late_since_ns: int | None = None
-        self._late_count = 0
-        self._envelope = _Envelope(0, 0, 0.0)
-        self._mean_late_ns = 0.0
-
-    def observe(self, device_ns: int, arrival_ns: int) -> ClockUpdate | None:
-        """Take one observation, before its packet is timed.
-
-        Args:
-            device_ns: Device time of the packet's newest item (`device_time_ns`).
-            arrival_ns: Its arrival on the cell clock.
-
-        Returns:
-            The change to record in front of this packet, or None while the model stands. The first call returns one.
-        """
-        if self._previous_ns is None:
-            return self._restart(device_ns, arrival_ns, arrival_ns)
-        # Against the envelope, not the model: a bent model would wander off through a long silence.
-        late_ns = arrival_ns - device_ns - self._envelope.at(device_ns)
-        if device_ns < self._previous_ns or late_ns < -self._STEP_NS or self._late_too_long(late_ns, arrival_ns):
-            # The device clock stepped. Its new time must still not lie before what was already handed out.
-            self.resets += 1
-            return self._restart(device_ns, arrival_ns, self.model.to_cell_ns(self._previous_ns) + 1)
-        update = None
-        if late_ns <= self._STEP_NS:
-            self._mean_late_ns += 0.02 * (max(late_ns, 0) - self._mean_late_ns)
-            self._remember(device_ns, arrival_ns - device_ns)
-            if device_ns - self._reviewed_ns >= self._REVIEW_NS:
-                self._reviewed_ns = device_ns
-                update = self._review(self._previous_ns, device_ns)
-        self._previous_ns = device_ns
-        return update
-
-    def _late_too_long(self, late_ns: int, arrival_ns: int) -> bool:
-        """Tell a clock that was set back from a stall: a stall's backlog drains, a step stays."""
-        if late_ns <= self._STEP_NS:
-            self._late_since_ns = None
-            return False
-        if self._late_since_ns is None:
-            self._late_since_ns, self._late_count = arrival_ns, 0
-        self._late_count += 1
-        return self._late_count >= 3 and arrival_ns - self._late_since_ns >= self._STEP_HELD_NS
-
-    def _restart(self, device_ns: int, arrival_ns: int, at_least_ns: int) -> ClockUpdate:
-        self._bins = [_Bin(device_ns // self._BIN_NS, device_ns, arrival_ns - device_ns)]
-        self._previous_ns = self._reviewed_ns = device_ns
-        self._late_since_ns = None
-        self._envelope = _Envelope(device_ns, arrival_ns - device_ns, 0.0)
-        cell_ns = max(arrival_ns, at_least_ns)
-        return self._change(device_ns, cell_ns, 0.0, self._UNKNOWN_NS)
-
-    def _remember(self, x: int, y: int) -> None:
-        newest = self._bins[-1]
-        if x // self._BIN_NS != newest.number:
-            self._bins.append(_Bin(x // self._BIN_NS, x, y))
-            if len(self._bins) > self._BINS:
-                del self._bins[0]
-            return
-        newest.count += 1
-        if y < newest.y:
-            newest.x, newest.y = x, y
-
-    def _review(self, previous_ns: int, device_ns: int) -> ClockUpdate | None:
-        """Fit the envelope and bend the model towards it, from the previous observation on."""
-        x0, y0 = self._bins[0].x, self._bins[0].y
-        xs = [float(b.x - x0) for b in self._bins]
-        ys = [float(b.y - y0) for b in self._bins]
-        slope = 0.0
-        if xs[-1] >= self._DRIFT_SPAN_NS:
-            slope = min(max(lower_slope(xs, ys), -_MAX_DRIFT), _MAX_DRIFT)
-        level = min(y - slope * x for x, y in zip(xs, ys, strict=True))
-        excess = sorted(y - level - slope * x for x, y in zip(xs, ys, strict=True))
-        sigma_ns = self._sigma_ns(xs[-1], excess[len(excess) // 2])
-        self._envelope = _Envelope(x0, y0 + round(level), slope)
-        horizon_ns = max(self._HORIZON_NS, device_ns - previous_ns)
-        ahead_ns = previous_ns + horizon_ns
-        target_ns = ahead_ns + self._envelope.at(ahead_ns)
-        if (
-            abs(target_ns - self.model.to_cell_ns(ahead_ns)) <= self._TOLERANCE_NS
-            and sigma_ns > self.model.sigma_ns // 2
-        ):
-            return None
-        # One nanosecond pays for the rounding of two models, so that equal device times stay in order too.
-        joined_ns = self.model.to_cell_ns(previous_ns) + 1
-        wanted = (target_ns - joined_ns) / horizon_ns - 1.0
-        bend = min(max(wanted - slope, -self._MAX_BEND), self._MAX_BEND)
-        return self._change(previous_ns, joined_ns, slope + bend, sigma_ns)
-
-    def _sigma_ns(self, span_ns: float, excess_ns: float) -> int:
-        """Uncertainty of the envelope: its sampling error, and the drift that a short span cannot show.
-
-        How far the half-second minima lie above the envelope says how rare an almost undelayed delivery is.
-        """
-        count = sum(b.count for b in self._bins)
-        sampling = max(2.0 * self._mean_late_ns / math.sqrt(count), 0.3 * excess_ns)
-        unseen = self._PRIOR_DRIFT * span_ns if span_ns < self._DRIFT_SPAN_NS else 0.0
-        settled = min(1.0, span_ns / 2e9)
-        return round(math.hypot(sampling, unseen) + (1.0 - settled) * self._UNKNOWN_NS) + 1
-
-    def _change(self, ref_ns: int, cell_ns: int, drift: float, sigma_ns: int) -> ClockUpdate:
-        self.model = ClockModel(
-            ref_ns=ref_ns, offset_ns=cell_ns - ref_ns, drift_ppb=round(drift * _PPB), sigma_ns=sigma_ns
-        )
-        return ClockUpdate(
-            of_stream=self.stream,
-            segment=self.segment,
-            ref_ns=ref_ns,
-            offset_ns=cell_ns - ref_ns,
-            drift_ppb=self.model.drift_ppb,
-            sigma_ns=sigma_ns,
-        )
-
-
-def fit_clock(device_ns: Int64s, arrival_ns: Int64s) -> ClockModel:
-    """Fit one line to a whole segment, offline.
-
-    The lower hull gives a slope that no spike can disturb; a robust regression through the least late observation of
-    32 intervals then averages over the whole span.
-
-    Args:
-        device_ns: `(n,)` ascending device times of one segment.
-        arrival_ns: `(n,)` their arrivals.
-
-    Returns:
-        The model; `sigma_ns` covers the offset at the ends of the span, drift included.
-
-    Raises:
-        ValueError: Fewer than two observations.
-    """
-    if len(device_ns) < 2:
-        raise ValueError(f"a clock fit needs at least 2 observations and got {len(device_ns)}; use the arrival times")
-    ref_ns = int(device_ns[len(device_ns) // 2])
-    base_ns = int(arrival_ns[0] - device_ns[0])
-    x = (device_ns - ref_ns).astype(np.float64)
-    y = (arrival_ns - device_ns - base_ns).astype(np.float64)
-    slope = min(max(lower_slope(x.tolist(), y.tolist()), -_MAX_DRIFT), _MAX_DRIFT)
-    lowest = interval_minima(x, y - slope * x, min(32, max(2, len(x) // 4)))
-    refined, error = robust_slope(x[lowest], (y - slope * x)[lowest])
-    slope = min(max(slope + refined, -_MAX_DRIFT), _MAX_DRIFT)
-    rest = y - slope * x
-    level = float(rest.min())
-    sampling = max(2.0 * float(np.median(rest) - level) / len(x) ** 0.5, 0.3 * float(np.median(rest[lowest]) - level))
-    half_span = float(x[-1] - x[0]) / 2
-    return ClockModel(
-        ref_ns=ref_ns,
-        offset_ns=base_ns + round(level),
-        drift_ppb=round(slope * _PPB),
-        sigma_ns=round(math.hypot(sampling, error * half_span)) + 1,
-    )

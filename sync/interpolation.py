@@ -5,7 +5,7 @@ are, within half a period of one. Nothing is extrapolated.
 """
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,8 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 Indices: TypeAlias = npt.NDArray[np.intp]
 Int64s: TypeAlias = npt.NDArray[np.int64]
 Rule: TypeAlias = Literal["nearest", "hold", "linear", "cumulative"]
+
+_STRIDE: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,57 @@ class Neighbours:
         index = self.before + later
         distance_ns = np.abs(np.where(later, self.until_ns, self.since_ns))
         return index, self.bridged | (2 * distance_ns <= period_ns)
+
+
+def fill_nearest(
+    items: npt.NDArray[Any],
+    t_ns: Int64s,
+    grid_ns: Int64s,
+    max_gap_ns: float,
+    period_ns: int,
+    out: npt.NDArray[Any],
+    mask: Bools,
+) -> list[int]:
+    """Write the nearest item to every grid point that is not filled yet, for sound.
+
+    As `Neighbours` says, but many times faster: looked up for every 1024th point, and where items and points run side
+    by side from one of these to another, only checked in between.
+
+    Args:
+        items: `(n, C)` items.
+        t_ns: `(n,)` their times, ascending.
+        grid_ns: `(G,)` times of the points, evenly spaced to the nanosecond, G > 1.
+        max_gap_ns: Largest gap between two items that is bridged.
+        period_ns: Nominal time between items.
+        out: `(C, G)`, written where an item may be used.
+        mask: `(G,)`, set there.
+
+    Returns:
+        Indices among which the first and the last item used are.
+    """
+    if not len(t_ns):
+        return []
+    marks = np.append(np.arange(0, len(grid_ns) - 1, _STRIDE), len(grid_ns) - 1)
+    found, _ = Neighbours.of(t_ns, grid_ns[marks], max_gap_ns).nearest(len(t_ns), period_ns)
+    # An item less than half a step away, on a grid where all of them are, has no rival.
+    limit_ns = min(int(grid_ns[-1] - grid_ns[0]) // (len(grid_ns) - 1) - 1, period_ns)
+    used: list[int] = []
+    open_points = ~mask
+    for run in np.split(np.arange(len(marks)), 1 + np.flatnonzero(np.diff(found - marks))):
+        a, b, first = int(marks[run[0]]), int(marks[run[-1]]) + 1, int(found[run[0]])
+        distance_ns = t_ns[first : first + b - a] - grid_ns[a:b]
+        if 2 * max(int(distance_ns.max()), -int(distance_ns.min())) < limit_ns and not mask[a:b].any():
+            out[:, a:b] = items[first : first + b - a].T
+            mask[a:b], open_points[a:b] = True, False
+            used += (first, first + b - a - 1)
+    rest = np.flatnonzero(open_points)
+    if len(rest):
+        index, filled = Neighbours.of(t_ns, grid_ns[rest], max_gap_ns).nearest(len(t_ns), period_ns)
+        rest, index = rest[filled], index[filled]
+        out[:, rest] = items[index].T
+        mask[rest] = True
+        used += index[[0, -1]].tolist() if len(index) else []
+    return used
 
 
 def read_rule(values: Floats, near: Neighbours, rule: Rule, period_ns: int) -> tuple[Floats, Bools]:

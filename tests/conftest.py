@@ -56,7 +56,7 @@ def real_weld() -> Path:
     return folder
 
 
-def _threads() -> set[threading.Thread]:
+def living_threads() -> set[threading.Thread]:
     """List the threads that a test must end: neither those made by native callbacks nor pyzmq's one-per-process one."""
     return {
         thread
@@ -66,7 +66,7 @@ def _threads() -> set[threading.Thread]:
     }
 
 
-def _children() -> dict[int, str]:
+def living_children() -> dict[int, str]:
     """List child processes with their command lines, but for multiprocessing's own two servants."""
     if not Path("/proc/self/stat").exists():
         return {child.pid: child.name for child in multiprocessing.active_children() if child.pid is not None}
@@ -87,14 +87,14 @@ def _children() -> dict[int, str]:
 @pytest.fixture(autouse=True)
 def nothing_left_running() -> Iterator[None]:
     """Fail a test that leaves a thread or a child process behind (after napari's dangling-thread check)."""
-    threads, children = _threads(), _children()
+    threads, children = living_threads(), living_children()
     yield
     deadline = time.monotonic() + SETTLE_S
-    for thread in _threads() - threads:
+    for thread in living_threads() - threads:
         thread.join(max(0.0, deadline - time.monotonic()))
-    left = [thread.name for thread in _threads() - threads]
+    left = [thread.name for thread in living_threads() - threads]
     waiting = threading.Event()
-    while (orphans := {pid: name for pid, name in _children().items() if pid not in children}) and (
+    while (orphans := {pid: name for pid, name in living_children().items() if pid not in children}) and (
         time.monotonic() < deadline
     ):
         multiprocessing.active_children()  # takes the exit status of finished ones

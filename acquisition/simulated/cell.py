@@ -4,28 +4,26 @@ import bisect
 import itertools
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from acquisition.driver import Driver
 from acquisition.packet import Modality
-from acquisition.simulated.clocks import CAMERA, MICROPHONE, PHOTOS, SENSORS, Opening, draw_clocks
+from acquisition.simulated.clocks import Opening, draw_clocks
 from acquisition.simulated.config import SimulationConfig
+from acquisition.simulated.devices import DEVICES
+from acquisition.simulated.disturbance import Mark
 from acquisition.simulated.drivers import SimulatedDriver, make_driver
 from acquisition.simulated.faults import Fault, parse_fault
+from acquisition.simulated.outlet import Outlet
 from acquisition.simulated.plan import WeldPlan, plan_truth, plan_weld
 from acquisition.simulated.seeds import generator
 from acquisition.simulated.take import Take, stream_infos
-from acquisition.simulated.weld import device_truth
+from acquisition.simulated.truth import Ledger, device_truth, times_truth
 
-DEVICE_OF: Final[dict[Modality, str]] = {
-    "video": CAMERA,
-    "audio": MICROPHONE,
-    "sensors": SENSORS,
-    "post_images": PHOTOS,
-}
+DEVICE_OF: Final[dict[Modality, str]] = {modality: device for device, modality in DEVICES.items()}
 TAKES_KEPT: Final = 3
-LOSSES_KEPT: Final = 10_000
 
 
 class SimulatedCell:
@@ -53,8 +51,8 @@ class SimulatedCell:
         self._wanted = 0
         self._faults: list[Fault] = []
         self._names: dict[str, str] = {device: device for device in DEVICE_OF.values()}
-        self._openings: dict[str, list[Opening]] = {}
-        self._losses: dict[str, list[dict[str, Any]]] = {}
+        self._openings: dict[str, list[tuple[Opening, Outlet]]] = {}
+        self._ledgers: dict[str, Ledger] = {}
         self._lock = threading.RLock()
         self._rendering = threading.Lock()
         self._wake = threading.Condition(self._lock)
@@ -75,20 +73,15 @@ class SimulatedCell:
         return make_driver(self, name, device, replace(stream_infos(self.config)[device], name=name))
 
     def inject(self, fault: str) -> None:
-        """Disturb a stream: `kill|freeze|drop|clock-step:STREAM@SECONDS[:AMOUNT]`, seconds since the world's start.
+        """Disturb a stream: `KIND:STREAM@SECONDS[:AMOUNT]`, seconds since the world's start.
 
-        `kill` pulls the plug for AMOUNT s (15): the driver reopens with a new segment, counters and device clock.
-        `freeze` silences it for AMOUNT s (3) and `drop` loses AMOUNT (10) packets; in both, the counter goes on.
-        `clock-step` moves the device clock by AMOUNT s (0.5); a microphone's clock is its sample counter. A time
-        that has passed means now.
+        `INJECTED_FAULTS` says what each kind does. A time that has passed means now.
 
         Raises:
             ValueError: The specification is wrong; one line names the fix.
         """
         with self._lock:
             parsed = parse_fault(fault, self._names)
-            if parsed.kind == "clock-step" and self._names[parsed.stream] == PHOTOS:
-                raise ValueError(f"fault {fault!r}: photos carry no device clock: use kill, freeze or drop")
             if self.start_ns is not None:
                 parsed = replace(parsed, at_s=max(parsed.at_s, self.now_s()))
             self._faults = [*self._faults, parsed]
@@ -106,29 +99,48 @@ class SimulatedCell:
             first = self.index_at(max((t0_ns - start_ns) / 1e9, 0.0))
             last = self.index_at(max((t1_ns - start_ns) / 1e9, 0.0))
             best: dict[str, Any] | None = None
-            longest_ns = 0
+            best_index = longest_ns = 0
             for index in range(first, last + 1):
                 truth = plan_truth(self._plan(index), start_ns + round(self._starts_s[index] * 1e9))
                 truth["session"] = self.config.session
                 inside_ns = min(truth["arc_off_ns"], t1_ns) - max(truth["arc_on_ns"], t0_ns)
                 if inside_ns > longest_ns:
-                    best, longest_ns = truth, inside_ns
+                    best, best_index, longest_ns = truth, index, inside_ns
             if best is None:
                 return None
-            begin_ns, end_ns = best["start_ns"], best["end_ns"]
-            best["devices"] = {
-                name: device_truth(self.clocks[self._names[name]], _in_force(openings, start_ns, end_ns), start_ns)
-                for name, openings in self._openings.items()
-            }
-            best["drops"] = {
-                name: [dict(run) for run in runs if begin_ns <= run["t_ns"] < end_ns]
-                for name, runs in self._losses.items()
-            }
+            self._add_devices(best, best_index, start_ns)
             best["faults"] = [
                 {"kind": f.kind, "stream": f.stream, "t_ns": start_ns + round(f.at_s * 1e9), "amount": f.amount}
                 for f in self._faults
             ]
             return best
+
+    def _add_devices(self, truth: dict[str, Any], index: int, start_ns: int) -> None:
+        """Add what was true of the devices during a weld."""
+        begin_ns, end_ns = truth["start_ns"], truth["end_ns"]
+
+        def within(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            return [dict(run) for run in runs if begin_ns <= run["t_ns"] < end_ns]
+
+        in_force = {name: _in_force(openings, start_ns, end_ns) for name, openings in self._openings.items()}
+        truth["devices"] = {
+            name: device_truth(self.clocks[self._names[name]], [opening for opening, _ in openings], start_ns)
+            for name, openings in in_force.items()
+        }
+        truth["drops"] = {name: within(ledger.drops) for name, ledger in self._ledgers.items()}
+        if not self.config.fault_names and not self._faults:
+            return
+        truth["device_faults"] = sorted(self.config.fault_names)
+        truth["disturbed"] = {name: within(ledger.disturbed) for name, ledger in self._ledgers.items()}
+        for name, openings in in_force.items():
+            truth["devices"][name]["times"] = times_truth(
+                self.config,
+                self.clocks[self._names[name]],
+                openings,
+                start_ns,
+                self._plan(index),
+                self._starts_s[index],
+            )
 
     def now_s(self) -> float:
         """Return world time; 0 before the start."""
@@ -177,29 +189,18 @@ class SimulatedCell:
         faults = self._faults
         return [f for f in faults if f.stream in (driver.name, driver.device)] if faults else faults
 
-    def note_opening(self, name: str, opening: Opening | None) -> None:
-        """Remember an opening of a device; None for a device without a clock."""
+    def note_opening(self, name: str, opening: Opening | None = None, outlet: Outlet | None = None) -> None:
+        """Remember an opening of a device, with what it delivers; of a device without a clock, that it exists."""
         with self._lock:
-            if opening is not None:
-                self._openings.setdefault(name, []).append(opening)
-            self._losses.setdefault(name, [])
+            if opening is not None and outlet is not None:
+                self._openings.setdefault(name, []).append((opening, outlet))
+            self._ledgers.setdefault(name, Ledger())
 
-    def note_loss(self, name: str, segment: int, number: int, t_s: float, reason: str) -> None:
-        """Remember a lost item; runs of them become one entry."""
-        with self._lock:
-            runs = self._losses.setdefault(name, [])
-            last = runs[-1] if runs else None
-            if (
-                last is not None
-                and (last["segment"], last["reason"]) == (segment, reason)
-                and number == last["first"] + last["missing"]
-            ):
-                last["missing"] += 1
-                return
-            if len(runs) >= LOSSES_KEPT:
-                del runs[0]
-            t_ns = (self.start_ns or 0) + round(t_s * 1e9)
-            runs.append({"first": number, "missing": 1, "segment": segment, "reason": reason, "t_ns": t_ns})
+    def note_item(self, name: str, segment: int, number: int, t_s: float, marks: Sequence[Mark]) -> None:
+        """Remember what befell an item."""
+        if marks:
+            with self._lock:
+                self._ledgers[name].note(number, segment, (self.start_ns or 0) + round(t_s * 1e9), marks)
 
     def acquire(self) -> None:
         """Take part in the world; the first one starts the thread that renders ahead."""
@@ -248,6 +249,6 @@ class SimulatedCell:
             return self._plans[index]
 
 
-def _in_force(openings: list[Opening], start_ns: int, end_ns: int) -> list[Opening]:
+def _in_force(openings: list[tuple[Opening, Outlet]], start_ns: int, end_ns: int) -> list[tuple[Opening, Outlet]]:
     """Return the openings that began before `end_ns`, the latest last."""
-    return [o for o in openings if start_ns + round(o.t_s * 1e9) < end_ns]
+    return [(o, outlet) for o, outlet in openings if start_ns + round(o.t_s * 1e9) < end_ns]

@@ -10,12 +10,15 @@ from typing import Any, Final
 import numpy as np
 
 from acquisition.simulated.config import SimulationConfig
+from acquisition.simulated.devices import CAMERA, MICROPHONE, SENSORS
 from acquisition.simulated.seeds import generator
 
-CAMERA: Final = "camera"
-MICROPHONE: Final = "microphone"
-SENSORS: Final = "sensors"
-PHOTOS: Final = "photos"
+TRUE_FPS: Final = (30.0, 31.2)
+"""What cameras that claim 31 frames a second really deliver."""
+_ZERO_S: Final = 2.0
+"""How long before the first item the sensors began to count their time, where device clocks are offset."""
+_OFFSETS_S: Final = {CAMERA: (-0.1, 0.1), MICROPHONE: (-1.6, -1.0), SENSORS: (0.0, 0.0)}
+"""When the clock of each device began, against the sensors'; sound began before them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +49,12 @@ class DeviceClock:
 
 def draw_clocks(config: SimulationConfig) -> dict[str, DeviceClock]:
     """Draw the device clocks of a cell: 5-80 ppm fast or slow, small one-sided latencies."""
+    fps = config.fps
+    if "rate" in config.fault_names:
+        low, high = TRUE_FPS
+        fps *= float(generator(config.seed, config.session, "true rate").uniform(low, high)) / 31.0
     nominal = {
-        CAMERA: (1.0 / config.fps, 0.004, 0.0015),
+        CAMERA: (1.0 / fps, 0.004, 0.0015),
         MICROPHONE: (config.block_samples / config.audio_rate_hz, 0.002, 0.001),
         SENSORS: (config.rows_per_packet / config.sensor_rate_hz, 0.003, 0.0015),
     }
@@ -65,6 +72,15 @@ def draw_clocks(config: SimulationConfig) -> dict[str, DeviceClock]:
     return clocks
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """From item `number` on, items are `period_s` apart, the first of them at world time `t_s`."""
+
+    number: int
+    t_s: float
+    period_s: float
+
+
 @dataclass(slots=True, kw_only=True)
 class Opening:
     """One opening of a device: counters and the device clock start here.
@@ -75,7 +91,10 @@ class Opening:
         t_s: World time of that item.
         base_ns: What the device's clock showed then.
         drift: See `DeviceClock`.
+        counts_samples: The clock is a sample counter: it runs with the rate, and starts anew with the numbers.
         steps: (world time, nanoseconds) of each jump of the device clock.
+        paces: How fast items follow each other: one, and one more for each change of the rate.
+        restarts: Item numbers at which the device began to count from 0 again.
     """
 
     segment: int
@@ -83,7 +102,10 @@ class Opening:
     t_s: float
     base_ns: int
     drift: float
+    counts_samples: bool = False
     steps: list[tuple[float, int]] = field(default_factory=list)
+    paces: list[Pace] = field(default_factory=list)
+    restarts: list[int] = field(default_factory=list)
 
     def stepped_ns(self, t_s: float) -> int:
         """Return how far the device clock has jumped by world time `t_s`."""
@@ -91,12 +113,59 @@ class Opening:
 
     def device_ns(self, t_s: float) -> int:
         """Return what the device's clock shows at world time `t_s`."""
-        return self.base_ns + round((t_s - self.t_s) / (1.0 + self.drift) * 1e9) + self.stepped_ns(t_s)
+        shown_ns, since_s, drift = self.base_ns, self.t_s, self.drift
+        for pace in self.paces[1:] if self.counts_samples else ():
+            if pace.t_s > t_s:
+                break
+            shown_ns += round((pace.t_s - since_s) / (1.0 + drift) * 1e9)
+            since_s, drift = pace.t_s, self._drift(pace)
+        return shown_ns + round((t_s - since_s) / (1.0 + drift) * 1e9) + self.stepped_ns(t_s)
+
+    def item_s(self, number: int) -> float:
+        """Return the world time of item `number`, on an even grid."""
+        pace = next(p for p in reversed(self.paces) if p.number <= number or p is self.paces[0])
+        return pace.t_s + (number - pace.number) * pace.period_s
+
+    def change_rate(self, number: int, share: float) -> None:
+        """From item `number` on, let `share` more items come in a second."""
+        before = self.paces[-1]
+        pace = Pace(number=number, t_s=self.item_s(number), period_s=before.period_s / (1.0 + share))
+        self.paces.append(pace)
+
+    def repaced(self, number: int) -> bool:
+        """Say whether item `number` comes after a change of the rate."""
+        return len(self.paces) > 1 and number >= self.paces[1].number
+
+    def place(self, number: int, clock: DeviceClock) -> int:
+        """Return the item of the world, counted from its start, whose content item `number` has."""
+        if not self.repaced(number):
+            return self.first_item + number
+        return round(self.item_s(number) / clock.period_s)
+
+    def reset_clock(self, t_s: float, shows_ns: int) -> None:
+        """Let the device clock start anew at world time `t_s`, from `shows_ns` on."""
+        self.steps.append((t_s, shows_ns - self.device_ns(t_s)))
+
+    def restarts_by(self, number: int) -> int:
+        """Return how often counting had begun anew by item `number`."""
+        return sum(1 for at in self.restarts if at <= number)
+
+    def counted_from(self, number: int) -> int:
+        """Return the item that the device counts as 0 when it comes to item `number`."""
+        return max((at for at in self.restarts if at <= number), default=0)
+
+    def _drift(self, pace: Pace) -> float:
+        """Return the cell clock's rate against a sample counter's, minus one, at some pace."""
+        return (1.0 + self.drift) * pace.period_s / self.paces[0].period_s - 1.0
 
     def truth(self, start_ns: int) -> list[dict[str, Any]]:
         """Return the clock lines of this opening, in the terms of `ClockUpdate`; `from_ns` is cell time."""
-        lines = []
-        for at, _ in [(self.t_s, 0), *sorted(self.steps)]:
+        drifts = {self.t_s: self.drift}
+        if self.counts_samples:
+            drifts |= {pace.t_s: self._drift(pace) for pace in self.paces[1:]}
+        drift, lines = self.drift, []
+        for at in sorted([*drifts, *(t_s for t_s, _ in self.steps)]):
+            drift = drifts.get(at, drift)
             cell_ns = start_ns + round(at * 1e9)
             ref_ns = self.device_ns(at)
             lines.append(
@@ -105,22 +174,37 @@ class Opening:
                     "from_ns": cell_ns,
                     "ref_ns": ref_ns,
                     "offset_ns": cell_ns - ref_ns,
-                    "drift_ppb": round(self.drift * 1e9),
+                    "drift_ppb": round(drift * 1e9),
                 }
             )
         return lines
 
 
-def open_clock(clock: DeviceClock, segment: int, t_s: float, seed: int) -> Opening:
-    """Open a device at world time `t_s`; a clock of stamps shows some time or other, a counter shows zero."""
+def open_clock(clock: DeviceClock, segment: int, t_s: float, config: SimulationConfig, weld_seed: int = 0) -> Opening:
+    """Open a device at world time `t_s`; a clock of stamps shows some time or other, a counter shows zero.
+
+    With the fault `offset`, the clocks of all devices begin at almost the same time, differently for every weld.
+    """
     first = clock.first_item(t_s)
-    base_s = 0.0 if clock.stream == MICROPHONE else float(generator(seed, "base", clock.stream, segment).uniform(1, 90))
+    counts_samples = clock.stream == MICROPHONE
+    base_s = 0.0
+    if "offset" in config.fault_names:
+        low, high = _OFFSETS_S[clock.stream]
+        rng = generator(config.seed, weld_seed, "offset", clock.stream, segment)
+        base_s = _ZERO_S - float(rng.uniform(low, high))
+    elif not counts_samples:
+        base_s = float(generator(config.seed, "base", clock.stream, segment).uniform(1, 90))
+    base_ns = round(base_s * 1e9)
+    if counts_samples:
+        base_ns = -(-round(base_s * config.audio_rate_hz) * 1_000_000_000 // config.audio_rate_hz)  # whole samples
     return Opening(
         segment=segment,
         first_item=first,
         t_s=first * clock.period_s,
-        base_ns=round(base_s * 1e9),
+        base_ns=base_ns,
         drift=clock.drift,
+        counts_samples=counts_samples,
+        paces=[Pace(number=0, t_s=first * clock.period_s, period_s=clock.period_s)],
     )
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from acquisition.simulated.causes import CLASS_LABELS
+from acquisition.simulated.faults import fault_names
 from acquisition.simulated.recipes import BANDS, JOINTS, PLATES_MM, RecipePool, current_range_a, in_pool, recipe_name
 
 
@@ -38,6 +39,7 @@ class SimulationConfig:
         current_a: Welding current, or None to draw.
         voltage_v: Arc voltage, or None to draw.
         recipe_pool: Half of the recipe space that sessions draw from: `train` and `test` share no recipe.
+        faults: Device faults that are drawn for each session and weld: `none`, `all` or some of `DRAWN_FAULTS`.
     """
 
     seed: int = 1
@@ -77,6 +79,7 @@ class SimulationConfig:
     current_a: float | None = None
     voltage_v: float | None = None
     recipe_pool: RecipePool = "all"
+    faults: str = "none"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be simulated.
@@ -113,6 +116,7 @@ class SimulationConfig:
             )
         if self.idle_s < 0.5:
             raise ValueError(f"idle_s {self.idle_s}: the open circuit before the arc needs 0.5 s or more")
+        fault_names(self.faults)
         if self.joint not in (None, *JOINTS):
             raise ValueError(f"joint {self.joint!r}: use butt, fillet or plate")
         if self.recipe_pool not in ("all", "train", "test"):
@@ -133,6 +137,11 @@ class SimulationConfig:
                 for current_a in middles if self.current_a is None else (self.current_a,):
                     names.add(recipe_name(plate_mm, joint, current_a))
         return names
+
+    @property
+    def fault_names(self) -> frozenset[str]:
+        """The drawn device faults by name."""
+        return fault_names(self.faults)
 
     @property
     def rows_per_packet(self) -> int:

@@ -1,19 +1,26 @@
 """Live drivers of the simulated cell: they hold the device's schedule, and lose only what a fault takes."""
 
 import functools
+import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from acquisition.driver import DeviceError, ThreadedDriver
 from acquisition.packet import Packet, StreamInfo
-from acquisition.simulated.clocks import CAMERA, PHOTOS, Opening, open_clock
+from acquisition.simulated.clocks import Opening, open_clock
+from acquisition.simulated.devices import CAMERA, PHOTOS
+from acquisition.simulated.disturbance import LOSSES, Mark
 from acquisition.simulated.faults import Fault
+from acquisition.simulated.outlet import Outlet
 from acquisition.simulated.take import Take, photo_packet
 
 if TYPE_CHECKING:
     from acquisition.simulated.cell import SimulatedCell
+
+Build: TypeAlias = Callable[[int, Sequence[Mark]], Packet]
+"""Builds a packet from its arrival (cell time, ns) and what befalls it."""
 
 LONGEST_WAIT_S: Final = 0.25
 """A waiting driver looks for newly injected faults at least this often."""
@@ -27,15 +34,15 @@ class Delivery:
         number: The device's own number of the item.
         t_s: World time at which it happened.
         due_s: World time at which it arrives.
-        lost: The device loses it by itself.
+        marks: The drawn faults that befall it.
         prepare: Does the work that can be done before it is due, and returns what builds the packet on arrival.
     """
 
     number: int
     t_s: float
     due_s: float
-    lost: bool
-    prepare: Callable[[], Callable[[int], Packet]]
+    marks: tuple[Mark, ...]
+    prepare: Callable[[], Build]
 
 
 class SimulatedDriver(ThreadedDriver):
@@ -56,7 +63,7 @@ class SimulatedDriver(ThreadedDriver):
         self._cell = cell
         self._held = False
         self._opened_s = 0.0
-        self._dropped: dict[Fault, int] = {}
+        self._first_hit: dict[Fault, int] = {}
 
     def open(self, wakeup: Callable[[], None] | None = None) -> None:
         """See `Driver.open`; the first driver opened starts the world."""
@@ -96,68 +103,121 @@ class SimulatedDriver(ThreadedDriver):
 
     def _run(self) -> None:
         for item in self._deliveries():
-            if self._stop.is_set():
-                return
-            reason = self._fate(item)
-            build = None if reason else item.prepare()
-            if not self._wait(item.due_s):
-                return
-            # A fault may have been injected while waiting.
-            reason = reason or self._fate(item)
-            if reason or build is None:
-                self._cell.note_loss(self.name, self._segment, item.number, item.t_s, reason or "drop")
+            build = None if _lost(self._marks(item)) else item.prepare()
+            due_s = None
+            # Faults may be injected while waiting: a stall moves what is due, a loss takes what was prepared.
+            while due_s is None or due_s < self._due_s(item):
+                due_s = self._due_s(item)
+                if not self._wait(due_s):
+                    return
+            marks = self._marks(item)
+            self._cell.note_item(self.name, self._segment, item.number, item.t_s, marks)
+            if _lost(marks):
                 continue
-            packet = build(time.monotonic_ns())
-            self._put(packet if packet.stream == self.name else replace(packet, stream=self.name))
+            build = item.prepare() if build is None else build
+            for _ in range(2 if any(mark.kind == "dup" for mark in marks) else 1):
+                packet = build(time.monotonic_ns(), marks)
+                self._put(packet if packet.stream == self.name else replace(packet, stream=self.name))
 
     def _deliveries(self) -> Iterator[Delivery]:
-        opening = open_clock(self._cell.clocks[self.device], self._segment, self._opened_s, self._cell.config.seed)
-        self._cell.note_opening(self.name, opening)
-        index = self._cell.index_at(opening.t_s)
-        next_item = opening.first_item
-        while not self._stop.is_set():
-            take = self._cell.take(index)
+        clock, config = self._cell.clocks[self.device], self._cell.config
+        opening, outlet = open_clock(clock, self._segment, self._opened_s, config), Outlet(config, self.device)
+        self._cell.note_opening(self.name, opening, outlet)
+        index, applied = self._cell.index_at(opening.t_s), set[Fault]()
+        take = self._cell.take(index)
+        for number in itertools.count():
+            if self._stop.is_set():
+                return
+            self._change_pace(opening, number, applied)
+            k = opening.place(number, clock)
+            while k >= take.items[self.device].first + take.items[self.device].t_s.size:
+                index += 1
+                take = self._cell.take(index)
             items = take.items[self.device]
-            for k in range(max(next_item, items.first), items.first + items.t_s.size):
-                j = k - items.first
-                self._step_clock(opening, float(items.t_s[j]))
+            j = max(k - items.first, 0)
+            t_s = float(take.times(self.device, items.first + j, opening, number)[-1])
+            self._change_clock(opening, outlet, take, number, t_s, applied)
+            lost = (Mark(kind="drop"),) if items.lost[j] else ()
+            yield Delivery(
+                number=number,
+                t_s=t_s,
+                due_s=float(items.due_s[j]) + (t_s - float(items.t_s[j])),
+                marks=(*lost, *items.marks.get(j, ())),
+                prepare=functools.partial(self._prepare, take, items.first + j, opening, outlet, number, t_s),
+            )
 
-                yield Delivery(
-                    number=k - opening.first_item,
-                    t_s=float(items.t_s[j]),
-                    due_s=float(items.due_s[j]),
-                    lost=bool(items.lost[j]),
-                    prepare=functools.partial(self._prepare, take, k, opening),
-                )
-            next_item = items.first + items.t_s.size
-            index += 1
-
-    def _prepare(self, take: Take, k: int, opening: Opening) -> Callable[[int], Packet]:
+    def _prepare(self, take: Take, k: int, opening: Opening, outlet: Outlet, number: int, t_s: float) -> Build:
         """Draw what takes time before it is due."""
         pixels = take.frame(k) if self.device == CAMERA else None
-        return lambda arrival_ns: take.packet(self.device, k, opening, arrival_ns, pixels)
 
-    def _step_clock(self, opening: Opening, t_s: float) -> None:
-        """Let the device clock jump once world time has come to an injected jump."""
+        def build(arrival_ns: int, marks: Sequence[Mark]) -> Packet:
+            packet = take.packet(self.device, k, opening, arrival_ns, pixels, number)
+            counted = take.device_first(self.device, number, t_s, opening)
+            first = outlet.number(number, counted, opening.restarts_by(number), t_s)
+            return outlet.deliver(packet, first, marks)
+
+        return build
+
+    def _change_pace(self, opening: Opening, number: int, applied: set[Fault]) -> None:
+        """Let the rate change once world time has come to an injected change."""
         for fault in self._cell.faults_of(self):
-            step = (fault.at_s, round(fault.amount * 1e9))
-            if fault.kind == "clock-step" and opening.t_s <= fault.at_s <= t_s and step not in opening.steps:
-                opening.steps.append(step)
+            due = fault.kind == "rate" and opening.t_s <= fault.at_s <= opening.item_s(number)
+            if due and fault not in applied:
+                applied.add(fault)
+                opening.change_rate(number, fault.amount / 100)
 
-    def _fate(self, item: Delivery) -> str | None:
-        """Say why an item is lost, or None if it arrives."""
-        if item.lost:
-            return "drop"
+    def _change_clock(
+        self, opening: Opening, outlet: Outlet, take: Take, number: int, t_s: float, applied: set[Fault]
+    ) -> None:
+        """Let clock and counter jump or begin anew once world time has come to a jump."""
+        for at_s, shows_ns in take.items[self.device].resets:
+            if opening.t_s <= at_s <= t_s and not any(step_s == at_s for step_s, _ in opening.steps):
+                opening.reset_clock(at_s, shows_ns)
+        for fault in self._cell.faults_of(self):
+            if fault in applied or not opening.t_s <= fault.at_s <= t_s:
+                continue
+            if fault.kind == "clock-step":
+                applied.add(fault)
+                opening.steps.append((fault.at_s, round(fault.amount * 1e9)))
+            elif fault.kind == "reset":
+                applied.add(fault)
+                counted_ns = number * outlet.per_item * 1_000_000_000 // take.config.audio_rate_hz
+                if opening.counts_samples:
+                    opening.steps.append((t_s, -counted_ns - opening.base_ns - opening.stepped_ns(t_s)))
+                else:
+                    opening.reset_clock(t_s, round(fault.amount * 1e9))
+                opening.restarts.append(number)
+
+    def _marks(self, item: Delivery) -> tuple[Mark, ...]:
+        """Return all that befalls an item, by itself and by injected faults."""
+        marks = list(item.marks)
         for fault in self._cell.faults_of(self):
             if item.t_s < fault.at_s:
                 continue
-            if fault.kind == "freeze" and item.t_s < fault.at_s + fault.amount:
-                return "freeze"
-            if fault.kind == "drop" and fault.at_s >= self._opened_s:
-                last = self._dropped.setdefault(fault, item.number + round(fault.amount))
-                if item.number < last:
-                    return "drop"
-        return None
+            match fault.kind:
+                case "freeze" | "clip" | "hold" | "stuck-clock" if item.t_s < fault.at_s + fault.amount:
+                    marks.append(Mark(kind=fault.kind))
+                case "stall" if item.t_s < fault.at_s + fault.amount:
+                    waits_s = max(0.0, fault.at_s + fault.amount - item.due_s)
+                    marks.append(Mark(kind="stall", amount=1e3 * waits_s))
+                case "drop" | "dup" | "garbage" if self._hits(fault, item) < fault.amount:
+                    marks.append(Mark(kind=fault.kind))
+                case "xrun" if self._hits(fault, item) <= fault.amount:
+                    over = self._hits(fault, item) >= fault.amount
+                    marks.append(Mark(kind="overflow" if over else "xrun"))
+        return tuple(marks)
+
+    def _hits(self, fault: Fault, item: Delivery) -> float:
+        """Return how many items a fault that counts has hit before; one of an earlier opening hits none."""
+        if fault.at_s < self._opened_s:
+            return float("inf")
+        return item.number - self._first_hit.setdefault(fault, item.number)
+
+    def _due_s(self, item: Delivery) -> float:
+        """Return when an item arrives, injected stalls included."""
+        stalls = [fault for fault in self._cell.faults_of(self) if fault.kind == "stall"]
+        ends_s = [f.at_s + f.amount for f in stalls if f.at_s <= item.t_s < f.at_s + f.amount]
+        return max([item.due_s, *ends_s])
 
     def _wait(self, due_s: float) -> bool:
         """Wait until an item is due; False when the driver is being closed.
@@ -183,7 +243,7 @@ class PhotoDriver(SimulatedDriver):
     """Delivers the bead photos of every weld some time after its arc went out."""
 
     def _deliveries(self) -> Iterator[Delivery]:
-        self._cell.note_opening(self.name, None)
+        self._cell.note_opening(self.name)
         index, seq = self._cell.index_at(self._opened_s), 0
         # Photos may be due after their cycle has ended.
         index = max(index - 1, 0)
@@ -194,13 +254,17 @@ class PhotoDriver(SimulatedDriver):
                     continue
 
                 prepare = functools.partial(self._develop, take, view, seq)
-                yield Delivery(number=seq, t_s=due_s, due_s=due_s, lost=False, prepare=prepare)
+                yield Delivery(number=seq, t_s=due_s, due_s=due_s, marks=(), prepare=prepare)
                 seq += 1
             index += 1
 
-    def _develop(self, take: Take, view: int, seq: int) -> Callable[[int], Packet]:
+    def _develop(self, take: Take, view: int, seq: int) -> Build:
         packet = photo_packet(take, view, seq, self._segment, 0)
-        return lambda arrival_ns: replace(packet, t_arrival_ns=arrival_ns)
+        return lambda arrival_ns, _: replace(packet, t_arrival_ns=arrival_ns)
+
+
+def _lost(marks: Sequence[Mark]) -> bool:
+    return any(mark.kind in LOSSES for mark in marks)
 
 
 def make_driver(cell: "SimulatedCell", name: str, device: str, info: StreamInfo) -> SimulatedDriver:

@@ -1,7 +1,8 @@
 """One cycle of the cell, rendered for its devices: the same code serves the live drivers and the offline welds."""
 
 import functools
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -11,8 +12,11 @@ import numpy.typing as npt
 from acquisition.packet import SENSOR_CHANNELS, Packet, Payload, Photo, SampleBlock, SensorRows, StreamInfo, VideoFrame
 from acquisition.simulated.bead import Bead, lay_bead
 from acquisition.simulated.causes import Floats
-from acquisition.simulated.clocks import CAMERA, MICROPHONE, PHOTOS, SENSORS, DeviceClock, Opening, sampling_jitter
+from acquisition.simulated.clocks import DeviceClock, Opening, sampling_jitter
 from acquisition.simulated.config import SimulationConfig
+from acquisition.simulated.devices import CAMERA, MICROPHONE, PHOTOS, SENSORS
+from acquisition.simulated.disturbance import Mark, disturb, draw_traits
+from acquisition.simulated.outlet import SATURATED
 from acquisition.simulated.photos import Relief, paint_relief, render_photo
 from acquisition.simulated.plan import WeldPlan
 from acquisition.simulated.process import simulate_process
@@ -30,6 +34,7 @@ _FIRST_DAY: Final = datetime(2024, 1, 1, 6)
 
 def stream_infos(config: SimulationConfig) -> dict[str, StreamInfo]:
     """Describe the four streams of the cell."""
+    traits = {device: draw_traits(config, device) for device in (CAMERA, MICROPHONE, SENSORS)}
     return {
         CAMERA: StreamInfo(
             name=CAMERA,
@@ -37,8 +42,8 @@ def stream_infos(config: SimulationConfig) -> dict[str, StreamInfo]:
             rate_hz=config.fps,
             height=config.height,
             width=config.width,
-            has_counter=True,
-            device_clock="stamps",
+            has_counter=traits[CAMERA].has_counter,
+            device_clock=traits[CAMERA].device_clock,
         ),
         MICROPHONE: StreamInfo(
             name=MICROPHONE,
@@ -47,8 +52,8 @@ def stream_infos(config: SimulationConfig) -> dict[str, StreamInfo]:
             channels=("mono",),
             units=("",),
             dtype="int16",
-            has_counter=True,
-            device_clock="samples",
+            has_counter=traits[MICROPHONE].has_counter,
+            device_clock=traits[MICROPHONE].device_clock,
         ),
         SENSORS: StreamInfo(
             name=SENSORS,
@@ -57,8 +62,8 @@ def stream_infos(config: SimulationConfig) -> dict[str, StreamInfo]:
             channels=SENSOR_CHANNELS,
             units=UNITS,
             dtype="float64",
-            has_counter=True,
-            device_clock="stamps",
+            has_counter=traits[SENSORS].has_counter,
+            device_clock=traits[SENSORS].device_clock,
         ),
         PHOTOS: StreamInfo(name=PHOTOS, modality="post_images", rate_hz=0.0),
     }
@@ -79,12 +84,16 @@ class Items:
         t_s: (n,) world time of each; of the last row where rows come together.
         due_s: (n,) world time at which each arrives.
         lost: (n,) which ones the device loses by itself.
+        marks: Drawn faults by item, counted from `first`.
+        resets: (world time, reading in ns) of each time that the device clock starts anew.
     """
 
     first: int
     t_s: Floats
     due_s: Floats
     lost: npt.NDArray[np.bool_]
+    marks: Mapping[int, tuple[Mark, ...]] = field(default_factory=dict)
+    resets: tuple[tuple[float, int], ...] = ()
 
 
 class Take:
@@ -127,10 +136,16 @@ class Take:
                 t_s = self.row_s[rows - 1 :: rows]
             # A later item never overtakes an earlier one on its way.
             due_s = np.maximum.accumulate(t_s + ends[stream] + late_s)
-            self.items[stream] = Items(first=first, t_s=t_s, due_s=due_s, lost=rng.random(n) < config.drop_rate)
+            lost = rng.random(n) < config.drop_rate
+            drawn = disturb(config, stream, plan, start_s, t_s, due_s)
+            self.items[stream] = Items(
+                first=first, t_s=t_s, due_s=drawn.due_s, lost=lost, marks=drawn.marks, resets=drawn.resets
+            )
         self.photo_due_s = start_s + plan.arc_off_s + config.photo_delay_s + PHOTO_STEP_S * np.arange(config.photos)
         self.frames = plan_frames(self.process, self.items[CAMERA].t_s - start_s)
         self._rows = render_sensors(self.process, self.row_s - start_s, config.saturated_rows)
+        if "clip" in config.fault_names:
+            self._mark_saturated()
         blocks, step_s = self.items[MICROPHONE], clocks[MICROPHONE].period_s / config.block_samples
         self._sound = render_sound(
             self.process,
@@ -141,6 +156,15 @@ class Take:
         )
         self._sound.flags.writeable = False
         self._rows.flags.writeable = False
+
+    def _mark_saturated(self) -> None:
+        """Let the truth know the rows before the arc that are saturated even without faults."""
+        items, n = self.items[SENSORS], self.config.rows_per_packet
+        marks = dict(items.marks)
+        for row in np.flatnonzero((self._rows[:, [3, 5]] == [reading for _, reading in SATURATED]).any(axis=1)):
+            j = int(row) // n
+            marks[j] = (*marks.get(j, ()), Mark(kind="saturated"))
+        self.items[SENSORS] = replace(items, marks=marks)
 
     def scene(self) -> Scene:
         """Return what the camera looks at."""
@@ -164,44 +188,71 @@ class Take:
         """Draw camera item `k` (counted from the start of the world)."""
         return render_frame(self.scene(), self.frames, k - self.items[CAMERA].first, self.spatter)
 
-    def packet(self, stream: str, k: int, opening: Opening, arrival_ns: int, pixels: Pixels | None = None) -> Packet:
-        """Build the packet of item `k` (counted from the start of the world) of an opened device.
+    def times(self, stream: str, k: int, opening: Opening, number: int) -> Floats:
+        """Return the world times of an item: one, or one per sensor row (a changed rate leaves rows on an even grid).
 
         Args:
             stream: Which device.
-            k: Which item.
+            k: Whose content it has, counted from the start of the world.
+            opening: How the device was opened.
+            number: Which item it is, counted from the opening.
+        """
+        j, n = k - self.items[stream].first, self.config.rows_per_packet
+        if not opening.repaced(number):
+            return self.row_s[j * n : (j + 1) * n] if stream == SENSORS else self.items[stream].t_s[j : j + 1]
+        begin_s = opening.item_s(number)
+        return begin_s + opening.paces[-1].period_s / n * np.arange(n if stream == SENSORS else 1, dtype=np.float64)
+
+    def device_first(self, stream: str, number: int, t_s: float, opening: Opening) -> int:
+        """Return the device's own number of the first frame, sample or row of item `number`, which happens at `t_s`."""
+        if stream == MICROPHONE:
+            jump_ns = opening.base_ns + opening.stepped_ns(t_s)
+            return number * self.config.block_samples + jump_ns * self.config.audio_rate_hz // 1_000_000_000
+        counted = number - opening.counted_from(number)
+        return counted if stream == CAMERA else counted * self.config.rows_per_packet
+
+    def packet(
+        self,
+        stream: str,
+        k: int,
+        opening: Opening,
+        arrival_ns: int,
+        pixels: Pixels | None = None,
+        number: int | None = None,
+    ) -> Packet:
+        """Build the packet of an item of an opened device, as a faultless device sends it.
+
+        Args:
+            stream: Which device.
+            k: Whose content it has, counted from the start of the world.
             opening: How the device was opened.
             arrival_ns: Cell time of its arrival.
             pixels: The frame, where it was drawn beforehand.
+            number: Which item it is, counted from the opening; by default, the one that `k` says.
         """
-        items, config = self.items[stream], self.config
-        j = k - items.first
-        t_s = float(items.t_s[j])
-        count = k - opening.first_item
-        t_device_ns: int | None = opening.device_ns(t_s)
+        j, config = k - self.items[stream].first, self.config
+        number = k - opening.first_item if number is None else number
+        times_s = self.times(stream, k, opening, number)
+        first = self.device_first(stream, number, float(times_s[-1]), opening)
+        t_device_ns: int | None = opening.device_ns(float(times_s[-1]))
         payload: Payload
         if stream == CAMERA:
             payload = VideoFrame(pixels=self.frame(k) if pixels is None else pixels)
         elif stream == MICROPHONE:
             n, t_device_ns = config.block_samples, None
-            jump = opening.stepped_ns(t_s) * config.audio_rate_hz // 1_000_000_000
-            payload = SampleBlock(
-                first_sample=count * n + jump,
-                rate_hz=config.audio_rate_hz,
-                samples=self._sound[j * n : (j + 1) * n, None],
-            )
+            samples = self._sound[j * n : (j + 1) * n, None]
+            payload = SampleBlock(first_sample=first, rate_hz=config.audio_rate_hz, samples=samples)
         else:
             n = config.rows_per_packet
-            stamps = [opening.device_ns(float(t)) for t in self.row_s[j * n : (j + 1) * n]]
             payload = SensorRows(
-                first_row=count * n,
+                first_row=first,
                 values=self._rows[j * n : (j + 1) * n],
-                t_device_ns=np.array(stamps, np.int64),
+                t_device_ns=np.array([opening.device_ns(float(t)) for t in times_s], np.int64),
                 t_arrival_ns=np.full(n, arrival_ns, np.int64),
             )
         return Packet(
             stream=stream,
-            seq=count,
+            seq=number - opening.counted_from(number),
             t_arrival_ns=arrival_ns,
             payload=payload,
             segment=opening.segment,

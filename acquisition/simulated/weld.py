@@ -7,9 +7,12 @@ from typing import Any
 from acquisition.packet import Packet
 from acquisition.simulated.clocks import DeviceClock, Opening, draw_clocks, open_clock
 from acquisition.simulated.config import SimulationConfig
+from acquisition.simulated.disturbance import LOSSES, Mark
+from acquisition.simulated.outlet import Outlet
 from acquisition.simulated.plan import plan_truth
 from acquisition.simulated.sets import PlannedSet, TestSet, plan_set
 from acquisition.simulated.take import Take, photo_packet, stream_infos
+from acquisition.simulated.truth import Ledger, device_truth, times_truth
 
 
 class SimulatedWeld:
@@ -28,16 +31,27 @@ class SimulatedWeld:
         self.take = take
         self._clocks = clocks
         self._start_ns = start_ns
-        self._openings: dict[str, Opening] = {s: open_clock(c, 0, 0.0, config.seed) for s, c in clocks.items()}
+        self._openings: dict[str, Opening] = {}
+        for stream, clock in clocks.items():
+            opening = self._openings[stream] = open_clock(clock, 0, 0.0, config, take.plan.seed)
+            for at_s, shows_ns in take.items[stream].resets:
+                opening.reset_clock(at_s, shows_ns)
+        ledgers = {s: self._ledger(s) for s in clocks}
         self.truth = plan_truth(take.plan, start_ns) | {
             "session": config.session,
             "set": plan.name,
             "photos_show": _result_truth(plan),
             "devices": {s: device_truth(c, [self._openings[s]], start_ns) for s, c in clocks.items()},
-            "drops": {s: self._drops(s) for s in clocks},
+            "drops": {s: ledger.drops for s, ledger in ledgers.items()},
             "bursts": int(take.process.bursts.onset_s.size),
             "faults": [],
         }
+        if config.fault_names:
+            self.truth["device_faults"] = sorted(config.fault_names)
+            self.truth["disturbed"] = {s: ledger.disturbed for s, ledger in ledgers.items()}
+            for s, clock in clocks.items():
+                opened = [(self._openings[s], self._delivered(s))]
+                self.truth["devices"][s]["times"] = times_truth(config, clock, opened, start_ns, take.plan, 0.0)
 
     def packets(self) -> Iterator[Packet]:
         """Yield the device packets of the weld by arrival (`order` 0), photos last.
@@ -55,24 +69,47 @@ class SimulatedWeld:
 
     def device_packets(self, stream: str) -> Iterator[Packet]:
         """Yield the packets of one device (`camera`, `microphone` or `sensors`) by arrival."""
-        items = self.take.items[stream]
+        take, items, opening = self.take, self.take.items[stream], self._openings[stream]
+        outlet = Outlet(take.config, stream)
         for j in range(items.t_s.size):
-            if not items.lost[j]:
-                arrival_ns = self._start_ns + round(float(items.due_s[j]) * 1e9)
-                yield self.take.packet(stream, items.first + j, self._openings[stream], arrival_ns)
+            marks = self._marks(stream, j)
+            if _lost(marks):
+                continue
+            arrival_ns = self._start_ns + round(float(items.due_s[j]) * 1e9)
+            packet = take.packet(stream, items.first + j, opening, arrival_ns)
+            for number in self._numbers(outlet, stream, j, marks):
+                yield outlet.deliver(packet, number, marks)
 
-    def _drops(self, stream: str) -> list[dict[str, Any]]:
+    def _numbers(self, outlet: Outlet, stream: str, j: int, marks: tuple[Mark, ...]) -> Iterator[int]:
+        """Number item `j` as often as it comes."""
+        t_s, opening = float(self.take.items[stream].t_s[j]), self._openings[stream]
+        for _ in range(2 if any(mark.kind == "dup" for mark in marks) else 1):
+            yield outlet.number(j, self.take.device_first(stream, j, t_s, opening), 0, t_s)
+
+    def _delivered(self, stream: str) -> Outlet:
+        """Number everything that is delivered, without rendering it."""
+        outlet = Outlet(self.take.config, stream)
+        for j in range(self.take.items[stream].t_s.size):
+            marks = self._marks(stream, j)
+            if not _lost(marks):
+                for _ in self._numbers(outlet, stream, j, marks):
+                    pass
+        return outlet
+
+    def _marks(self, stream: str, j: int) -> tuple[Mark, ...]:
         items = self.take.items[stream]
-        return [
-            {
-                "first": j,
-                "missing": 1,
-                "segment": 0,
-                "reason": "drop",
-                "t_ns": self._start_ns + round(float(items.t_s[j]) * 1e9),
-            }
-            for j in map(int, items.lost.nonzero()[0])
-        ]
+        lost = (Mark(kind="drop"),) if items.lost[j] else ()
+        return (*lost, *items.marks.get(j, ()))
+
+    def _ledger(self, stream: str) -> Ledger:
+        ledger, items = Ledger(joined=bool(self.take.config.fault_names)), self.take.items[stream]
+        for j in sorted({*map(int, items.lost.nonzero()[0]), *items.marks}):
+            ledger.note(j, 0, self._start_ns + round(float(items.t_s[j]) * 1e9), self._marks(stream, j))
+        return ledger
+
+
+def _lost(marks: tuple[Mark, ...]) -> bool:
+    return any(mark.kind in LOSSES for mark in marks)
 
 
 def _result_truth(plan: PlannedSet) -> dict[str, Any] | None:
@@ -82,17 +119,6 @@ def _result_truth(plan: PlannedSet) -> dict[str, Any] | None:
         return None
     recipe = {name: getattr(result.recipe, name) for name in result.recipe.__slots__}
     return {"class": result.weld_class, "seed": result.seed, "recipe": recipe}
-
-
-def device_truth(clock: DeviceClock, openings: list[Opening], start_ns: int) -> dict[str, Any]:
-    """Return the true timing of a device; `clocks` holds one line per opening and per jump."""
-    lines = [line for opening in openings for line in opening.truth(start_ns)]
-    return {
-        "offset_ns": lines[-1]["offset_ns"] if lines else None,
-        "drift_ppm": clock.drift * 1e6,
-        "latency_ms": {"shortest": clock.latency_s * 1e3, "mean": (clock.latency_s + clock.jitter_s) * 1e3},
-        "clocks": lines,
-    }
 
 
 def simulated_weld(

@@ -126,13 +126,10 @@ class NetworkCamera:
 
 
 def _listens(port: int) -> bool:
-    """Whether somebody listens on the TCP port (without connecting, which would use up the sender's only reader)."""
+    """Whether somebody listens on the TCP port, or serves a reader already (found without being one)."""
     wanted = f"0100007F:{port:04X}"
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        fields = line.split()
-        if fields[1] == wanted and fields[3] == "0A":
-            return True
-    return False
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    return any(line.split()[1] == wanted and line.split()[3] in ("0A", "01") for line in lines)
 
 
 def _send(file: str, port: str, fps_text: str, drift_text: str, start_text: str) -> None:

@@ -7,9 +7,10 @@ import av
 import numpy as np
 import pytest
 
-from acquisition.camera import EXPAND, Camera, CameraConfig
+from acquisition.camera import Camera, CameraConfig
 from acquisition.driver import DeviceError
 from acquisition.packet import Packet
+from acquisition.video_source import EXPAND
 from tests.acquisition.counterparts import NetworkCamera, free_port, wait_until
 
 LEVELS = (20, 80, 140, 200, 250)
@@ -71,7 +72,7 @@ def sender(tmp_path):
 
 
 def test_luminance_steps_over_the_network_are_found_again(sender, opened):
-    start_ns = time.monotonic_ns() + 1_500_000_000
+    start_ns = time.monotonic_ns() + 3_000_000_000
     sender.start(start_ns)
     camera = opened(url=sender.url)
     assert (camera.info.height, camera.info.width, camera.info.device_clock) == (96, 160, "stamps")

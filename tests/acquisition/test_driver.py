@@ -15,7 +15,7 @@ from tests.acquisition.counterparts import wait_until
 class HandheldDriver(ThreadedDriver):
     """Delivers what the test feeds: a number as a packet of that `seq`, an exception as the device's death."""
 
-    REOPEN_S = (0.01, 0.01, 0.01, 0.01)  # type: ignore[misc]
+    REOPEN_S = (0.01, 0.01, 0.01)  # type: ignore[misc]
 
     def __init__(self, name: str = "device") -> None:
         super().__init__(name)

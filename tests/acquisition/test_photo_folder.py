@@ -174,6 +174,37 @@ def test_a_folder_that_was_away_gives_what_came_meanwhile(folder, tmp_path, watc
     assert driver.read(0.3) is None
 
 
+def test_an_unmounted_share_leaves_an_empty_folder_and_sends_nothing_twice(folder, tmp_path, watch, monkeypatch):
+    mounted = [True]
+    monkeypatch.setattr(os.path, "ismount", lambda path: mounted[0] and path == folder)  # mounting takes root's rights
+    (folder / "old.jpg").write_bytes(picture(12))
+    driver = watch()
+    (folder / "first.jpg").write_bytes(picture(13))
+    assert photo_of(driver).payload.name == "first.jpg"
+    os.rename(folder, tmp_path / "away")
+    folder.mkdir()
+    mounted[0] = False
+    wait_until(lambda: driver.health().state == "lost", "the loss is seen", 3.0)
+    assert driver.health().problem == f"photos post: {folder} is not mounted any more; mount the share again"
+    (tmp_path / "away" / "meanwhile.jpg").write_bytes(picture(14))
+    folder.rmdir()
+    os.rename(tmp_path / "away", folder)
+    mounted[0] = True
+    packet = photo_of(driver)
+    assert (packet.payload.name, packet.segment) == ("meanwhile.jpg", 1)
+    assert driver.read(0.3) is None
+
+
+def test_a_folder_that_was_emptied_and_filled_again_sends_nothing_twice(folder, tmp_path, watch):
+    (folder / "old.jpg").write_bytes(picture(12))
+    driver = watch()
+    os.rename(folder / "old.jpg", tmp_path / "old.jpg")
+    (folder / "new.jpg").write_bytes(picture(13))
+    assert photo_of(driver).payload.name == "new.jpg"
+    os.rename(tmp_path / "old.jpg", folder / "old.jpg")
+    assert driver.read(0.3) is None
+
+
 def test_an_absent_folder_says_what_to_do(folder, watch):
     with pytest.raises(DeviceError) as caught:
         watch(path=str(folder / "nowhere"))

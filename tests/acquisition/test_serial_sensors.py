@@ -1,6 +1,5 @@
 """Serial sensors over real pseudo-terminals: known rows, broken lines, a pulled cable."""
 
-import itertools
 import math
 import os
 import time
@@ -12,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from acquisition.driver import DeviceError
-from acquisition.serial_sensors import DeviceCounter, Row, RowParser, SerialConfig, SerialSensors
+from acquisition.serial_port import LONGEST_READ
+from acquisition.serial_sensors import LONGEST_LINE, Row, RowParser, SerialConfig, SerialSensors
 from tests.acquisition.counterparts import Pty, SerialCable, wait_until
 
 HEADER = ("seq", "device_ms", "Pressure", "CO2 Weld Flow", "Feed", "Primary Weld Current", "Wire Consumed")
@@ -106,8 +106,90 @@ def test_bad_fields_are_nan_and_bad_lines_are_counted(box, opened, caplog):
     assert [row[0] for row in rows] == [0, 1, 6, 7, 8]  # four lines left out are four rows lost
     assert (sensors.parser.bad_fields, sensors.parser.bad_lines) == (3, 4)  # an empty field is no error
     told = [record.getMessage() for record in caplog.records]
-    assert len(told) == 1
-    assert told[0].startswith(f"sensors sensors: {box.path} sent b'1e2x' is no number")
+    assert told == [
+        f"sensors sensors: {box.path} sent b'1e2x' is no number; check columns, baud and cable",
+        f"sensors sensors: {box.path} sent 2 fields instead of 3 in b'x,120'; check columns, baud and cable",
+    ]
+
+
+STAMPED = ("seq", "device_ms", "current_a")
+
+
+def test_a_line_cut_in_the_middle_costs_its_row_and_its_neighbour_at_most(box, opened, caplog):
+    sensors = opened(port=box.path, columns=STAMPED)
+    lines = [b"%d,%d,120\n" % (seq, 100 * seq) for seq in range(100, 120)]
+    lines[5] = lines[5][:6]  # the rest of it and its end were lost: it runs into the next
+    box.write(b"\n" + b"".join(lines))
+    assert [row[0] for row in rows_of(sensors, 18)] == [*range(100, 105), *range(107, 120)]
+    assert sensors.parser.bad_lines == 1
+    assert len(caplog.records) == 1
+
+
+def test_a_line_of_ten_megabytes_takes_bounded_memory_and_costs_one_row(box, opened, caplog):
+    sensors = opened(port=box.path, columns=STAMPED, stale_s=0.0)
+    box.write(b"\n1,100,120\n2,200,")
+    begin = time.process_time()
+    for _ in range(2560):
+        box.write(b"9," * 2048)
+        assert len(sensors.parser._rest) <= LONGEST_LINE + LONGEST_READ
+    box.write(b"\n3,300,121\n")
+    assert [row[0] for row in rows_of(sensors, 2)] == [1, 3]
+    assert time.process_time() - begin < 5.0
+    assert sensors.parser.bad_lines == 1
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [
+        f"sensors sensors: {box.path} sent a line of more than 4096 bytes; check columns, baud and cable",
+    ]
+
+
+@pytest.mark.parametrize("time_field", [b"nan", b"", b"12a4", b"-5", b"1e3", b"9" * 19, b"9" * 4000])
+def test_a_device_time_that_is_none_costs_no_row(box, opened, caplog, time_field):
+    sensors = opened(port=box.path, columns=STAMPED)
+    box.write(b"\n1,100,120\n2,%s,121\n3,%s,122\n4,400,123\n" % (time_field, time_field))
+    rows = rows_of(sensors, 4)
+    assert [(row[0], row[2][0]) for row in rows] == [(1, 120.0), (2, 121.0), (3, 122.0), (4, 123.0)]
+    assert [row[1] for row in rows] == [100_000_000, 100_000_000, 100_000_000, 400_000_000]  # the last one known
+    assert (sensors.parser.bad_times, sensors.parser.bad_lines) == (2, 0)
+    assert len(caplog.records) == 1
+    assert "sent a device time that is no whole number" in caplog.text
+
+
+@pytest.mark.parametrize("number", [b"nan", b"-1", b"1_0", b"9" * 19, b"9" * 4000, b"\xd9\xa1"])
+def test_a_row_number_that_is_none_costs_its_row_only(box, opened, number):
+    sensors = opened(port=box.path, columns=STAMPED)
+    box.write(b"\n1,100,120\n%s,200,121\n3,300,122\n" % number)
+    assert [row[0] for row in rows_of(sensors, 2)] == [1, 3]
+    assert sensors.parser.bad_lines == 1
+    assert sensors.health().state == "streaming"
+
+
+def test_times_that_go_back_repeat_or_jump_cost_no_row_and_are_told_once(box, opened, caplog):
+    sensors = opened(port=box.path, columns=STAMPED)
+    stamps = [100, 110, 105, 130, 130, 150, 36_000_150, 170, 180]
+    box.write(b"\n" + b"".join(b"%d,%d,120\n" % (7 + i, ms) for i, ms in enumerate(stamps)))
+    rows = rows_of(sensors, len(stamps))
+    assert [(row[0], row[3]) for row in rows] == [(7 + i, 0) for i in range(len(stamps))]
+    assert [row[1] for row in rows] == [ms * 1_000_000 for ms in stamps]  # as they came: the clock judges them
+    assert dict(sensors.faults) == {"a time stamp that does not fit": 2}
+    wait_until(lambda: bool(caplog.records), "it is told")
+    box.write(b"16,175,120\n17,195,120\n18,205,120\n")  # once more
+    rows_of(sensors, 3)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"sensors sensors: {box.path} sent a time stamp that does not fit; check the device, its settings and the cable"
+    ]
+
+
+def test_without_row_numbers_a_time_that_goes_back_once_costs_no_row(box, opened):
+    sensors = opened(port=box.path, columns=("device_ms", "current_a"))
+    stamps = [100, 110, 105, 130, 140]
+    box.write(b"\n" + b"".join(b"%d,120\n" % ms for ms in stamps))
+    assert [(row[0], row[3]) for row in rows_of(sensors, 5)] == [(i, 0) for i in range(5)]
+    box.write(b"3,120\n13,120\n23,120\n")
+    assert [(row[0], row[1], row[3]) for row in rows_of(sensors, 3)] == [
+        (0, 3_000_000, 1),
+        (1, 13_000_000, 1),
+        (2, 23_000_000, 1),
+    ]
 
 
 def test_decimal_comma_and_semicolon(box, opened):
@@ -129,13 +211,6 @@ def test_a_wrapped_counter_goes_on_and_a_restarted_one_begins_a_segment(box, ope
     assert [(row[0], row[3]) for row in rows_of(sensors, 10)] == [(seq, 0) for seq in range(250, 260)]
     box.write(b"0,100\n1,100\n")
     assert [(row[0], row[3]) for row in rows_of(sensors, 2)] == [(0, 1), (1, 1)]
-
-
-@given(st.sampled_from([8, 16, 32]), st.integers(1, 100), st.lists(st.integers(1, 15), max_size=200))
-def test_a_counter_is_monotone_over_every_wrap(bits, before_wrap, jumps):
-    counter = DeviceCounter()
-    true = list(itertools.accumulate(jumps, initial=2**bits - before_wrap))
-    assert [counter.follow(value % 2**bits, plausible=16) for value in true] == true
 
 
 @given(st.binary(max_size=400), st.lists(st.integers(1, 50), max_size=20))

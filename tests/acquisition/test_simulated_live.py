@@ -206,7 +206,7 @@ def test_a_stream_keeps_the_name_of_the_cell_file():
         ("kill:camera", "SECONDS"),
         ("kill:camera@soon", "numbers"),
         ("freeze:camera@3:-1", "above 0"),
-        ("clock-step:photos@3", "no device clock"),
+        ("clock-step:photos@3", "does not fit the photos"),
         ("", "not understood"),
     ],
 )

@@ -291,8 +291,8 @@ def test_a_disarmed_cell_does_not_trigger_but_ends_what_it_began():
 def test_finish_ends_what_is_open():
     run = Run(cell(photos_expected=2)).feed(World(seconds=3.0, arcs=((1.5, 9.0),)).packets())
     run.take(run.ingest.finish(START_NS + 3 * 10**9))
-    kinds = [p.payload.kind for p in run.published[-3:] if isinstance(p.payload, Event)]
-    assert kinds == ["arc_off", "weld_close", "photos_done"]
+    kinds = [p.payload.kind for p in run.published[-4:] if isinstance(p.payload, Event)]
+    assert kinds == ["arc_off", "sync", "weld_close", "photos_done"]
     assert not run.ingest.welds
 
 

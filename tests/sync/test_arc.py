@@ -169,3 +169,16 @@ def test_a_real_arc_is_found_in_the_current(real_weld: Path) -> None:
     assert (on_ns / SECOND, off_ns / SECOND) == pytest.approx((5.76, 16.63), abs=0.02)
     online = edges(ArcDetector(ArcConfig()), t_ns, table[:, 3], table[:, 5])
     assert online == [("arc_on", on_ns), ("arc_off", off_ns)]
+
+
+def test_light_decides_where_the_sensors_send_rows_without_readings() -> None:
+    detector = ArcDetector(ArcConfig())
+    edges = []
+    for n in range(100):
+        t_ns = n * 50_000_000
+        edges += detector.sensors(np.array([t_ns]), np.array([np.nan]), np.array([24.0]))
+        edges += detector.light(t_ns, 5.0 if 40 <= n < 70 else 0.0)
+    assert [(edge.kind, edge.source, edge.t_ns) for edge in edges] == [
+        ("arc_on", "light", 2_000_000_000),
+        ("arc_off", "light", 3_450_000_000),
+    ]

@@ -1,5 +1,8 @@
 """Clocks: exact arithmetic, time that never steps back, and how close they come to the truth."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -7,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acquisition.packet import ClockUpdate, Packet, SampleBlock, SensorRows, StreamInfo, VideoFrame
-from sync.clock import ClockModel, ClockTable, OnlineClock, device_time_ns, fit_clock
+from sync.clock import ClockModel, ClockTable, OnlineClock, device_time_ns
+from sync.online_clock import UNTIMED
 
 MS = 10**6
 SECOND = 10**9
@@ -17,23 +21,43 @@ Int64s = npt.NDArray[np.int64]
 def deliveries(
     rate_hz: float, seconds: float, ppm: float, shape: float, mean_ms: float, seed: int = 0
 ) -> tuple[Int64s, Int64s, Int64s]:
-    """Device time, true cell time and arrival of a device with a counter, gamma latency and 1 % stalls of 60 ms."""
+    """Device time, true cell time plus base and arrival of a counter behind gamma latency, with 1 % stalls of 60 ms."""
     rng = np.random.default_rng(seed)
     n = round(rate_hz * seconds)
     device = 10**12 + (np.arange(n) * (SECOND / rate_hz)).astype(np.int64)
     true = 5 * 10**13 + ((device - device[0]) * (1 + ppm * 1e-6)).astype(np.int64)
     latency_ns = rng.gamma(shape, mean_ms / shape, n) * MS + (rng.random(n) < 0.01) * 60 * MS
-    return device, true, np.maximum.accumulate(true + 2 * MS + latency_ns.astype(np.int64))
+    return device, true, np.maximum.accumulate(true + latency_ns.astype(np.int64))
 
 
-def follow(device: Int64s, arrival: Int64s) -> tuple[OnlineClock, Int64s, int]:
-    """Run an online clock; returns it, the cell time handed out per item, and the number of changes."""
-    clock = OnlineClock("s", 0)
-    changes, cell = 0, []
-    for x, a in zip(device.tolist(), arrival.tolist(), strict=True):
-        changes += clock.observe(x, a) is not None
-        cell.append(clock.model.to_cell_ns(x))
-    return clock, np.array(cell, np.int64), changes
+class Follower:
+    """An online clock as the ingest sees it: times are those of `ClockTable` by the recorded changes alone."""
+
+    def __init__(self) -> None:
+        self.clock = OnlineClock("s", 0)
+        self.info = StreamInfo(name="s", modality="video", rate_hz=30.0, device_clock="stamps")
+        self.table = ClockTable()
+        self.faults: list[str] = []
+        self.changes = 0
+
+    def take(self, device_ns: int, arrival_ns: int) -> int:
+        """Cell time of one frame."""
+        update = self.clock.observe(device_ns, arrival_ns)
+        if update is not None:
+            self.table.apply(update)
+            self.changes += 1
+        if self.clock.fault is not None:
+            self.faults.append(self.clock.fault.what)
+        frame = VideoFrame(pixels=np.zeros((1, 1), np.uint8))
+        packet = Packet(stream="s", seq=0, t_device_ns=device_ns, t_arrival_ns=arrival_ns, payload=frame)
+        return self.table.cell_time_ns(self.info, packet)
+
+
+def follow(device: Sequence[int] | Int64s, arrival: Sequence[int] | Int64s) -> tuple[Follower, Int64s]:
+    """Run an online clock; returns it, and the cell time handed out per item."""
+    follower = Follower()
+    cell = [follower.take(int(x), int(a)) for x, a in zip(device, arrival, strict=True)]
+    return follower, np.array(cell, np.int64)
 
 
 models = st.builds(
@@ -60,8 +84,8 @@ def test_a_model_survives_its_update() -> None:
 steps = st.tuples(st.integers(0, 200 * MS), st.integers(0, 90 * MS))
 
 
-@settings(max_examples=150, deadline=None)
-@given(st.lists(steps, min_size=2, max_size=150), st.integers(-300, 300), st.integers(1, 5))
+@settings(max_examples=60, deadline=None)
+@given(st.lists(steps, min_size=2, max_size=100), st.integers(-300, 300), st.integers(1, 5))
 def test_cell_time_never_goes_backwards(moves: list[tuple[int, int]], ppm: int, batch: int) -> None:
     """Whatever the jitter; rows of a batch are timed by the model after its last row was observed."""
     clock = OnlineClock("s", 0)
@@ -74,41 +98,56 @@ def test_cell_time_never_goes_backwards(moves: list[tuple[int, int]], ppm: int, 
             continue
         arrival_ns = max(arrival_ns, device_ns + device_ns * ppm // 10**6 + late_ns)
         clock.observe(rows[-1], arrival_ns)
-        for row in rows:
+        for row in rows if not clock.untimed else ():
             cell_ns = clock.model.to_cell_ns(row)
             assert cell_ns >= last_ns
             last_ns = cell_ns
         rows.clear()
 
 
+anything = st.one_of(
+    st.integers(-(2**63), 2**63 - 1),
+    st.integers(0, SECOND),
+    st.sampled_from([0, 1, 2**62, -(2**62), 3600 * SECOND]),
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(anything, st.integers(0, SECOND)), min_size=1, max_size=60))
+def test_no_stamp_whatever_raises_or_turns_time_back(moves: list[tuple[int, int]]) -> None:
+    follower, arrival_ns, last_ns = Follower(), 0, -(2**63)
+    for device_ns, wait_ns in moves:
+        arrival_ns += wait_ns
+        cell_ns = follower.take(device_ns, arrival_ns)
+        assert cell_ns >= last_ns
+        last_ns = cell_ns
+
+
 @pytest.mark.parametrize(
-    ("rate_hz", "ppm", "shape", "mean_ms", "online_ms", "offline_ms"),
-    [(30, 100, 2, 5, 1.0, 0.2), (30, -100, 2, 1, 0.5, 0.1), (100, -80, 2, 2, 0.5, 0.1), (100, 50, 4, 5, 1.0, 0.2)],
+    ("rate_hz", "ppm", "shape", "mean_ms", "online_ms"),
+    [(30, 100, 2, 5, 0.7), (30, -100, 2, 1, 0.15), (100, -80, 2, 2, 0.2), (100, 50, 4, 5, 0.9), (9, 80, 4, 5, 1.5)],
 )
 def test_the_varying_error_is_small_with_gamma_jitter(
-    rate_hz: float, ppm: float, shape: float, mean_ms: float, online_ms: float, offline_ms: float
+    rate_hz: float, ppm: float, shape: float, mean_ms: float, online_ms: float
 ) -> None:
-    online, offline, sigmas = [], [], []
-    for seed in range(6):
+    errors, ratios = [], []
+    for seed in range(5):
         device, true, arrival = deliveries(rate_hz, 60, ppm, shape, mean_ms, seed)
-        clock, cell, changes = follow(device, arrival)
-        assert changes <= 4 * 60
-        assert clock.resets == 0
-        settled = (cell - true)[round(10 * rate_hz) :]
-        online.append(np.abs(settled - np.median(settled)))
-        model = fit_clock(device, arrival)
-        error = model.to_cell_ns_array(device) - true
-        offline.append(np.abs(error - np.median(error)))
-        sigmas.append(model.sigma_ns)
-        assert model.drift_ppb == pytest.approx(ppm * 1000, abs=20_000)
-    assert np.quantile(np.concatenate(online), 0.99) / MS <= online_ms
-    assert np.quantile(np.concatenate(offline), 0.99) / MS <= offline_ms
-    rms = float(np.sqrt(np.mean(np.concatenate(offline).astype(float) ** 2)))
-    assert 0.5 * rms < np.median(sigmas) < 12 * rms, "sigma is honest: neither boasting nor useless"
+        follower, cell = follow(device, arrival)
+        assert follower.changes <= 4 * 60
+        assert follower.clock.resets == 0
+        settled = (cell - true)[round(10 * rate_hz) :] / MS
+        errors.append(np.abs(settled - np.median(settled)))
+        ratios.append(abs(settled[-1]) * MS / follower.clock.model.sigma_ns)
+        assert abs(np.median(settled)) < 0.3 * mean_ms
+        assert follower.clock.line is not None
+        assert follower.clock.line.slope * 1e6 == pytest.approx(ppm, abs=15)
+    assert np.quantile(np.concatenate(errors), 0.99) <= online_ms
+    assert 0.05 < np.median(ratios) < 3.0, "sigma is honest: neither boasting nor useless"
 
 
-def test_drift_is_not_claimed_before_it_can_be_seen() -> None:
-    device, _, arrival = deliveries(30, 60, 100, 2, 1)
+def test_uncertainty_says_how_little_a_short_time_shows() -> None:
+    device, _, arrival = deliveries(30, 60, 100, 2, 5)
     clock = OnlineClock("s", 0)
     first = clock.observe(int(device[0]), int(arrival[0]))
     assert first is not None
@@ -118,29 +157,58 @@ def test_drift_is_not_claimed_before_it_can_be_seen() -> None:
     for x, a in zip(device[1:].tolist(), arrival[1:].tolist(), strict=True):
         clock.observe(x, a)
         sigmas.append(clock.model.sigma_ns)
-    assert sigmas[29] > 5 * sigmas[-1]
-    assert clock.model.drift_ppb == pytest.approx(100_000, abs=20_000)
+    assert sigmas[15] > 5 * sigmas[-1]
+    assert clock.line is not None
+    assert clock.line.slope * 1e6 == pytest.approx(100, abs=15)
 
 
-@pytest.mark.parametrize("step_ms", [-400, 250, -60_000, 60_000])
+def test_a_restarted_device_is_known_by_its_crystal_and_bus() -> None:
+    device, true, arrival = deliveries(30, 60, 100, 3, 5)
+    former = OnlineClock("s", 0)
+    for x, a in zip(device[:900].tolist(), arrival[:900].tolist(), strict=True):
+        former.observe(x, a)
+    informed, alone = OnlineClock("s", 1, former), OnlineClock("s", 1)
+    errors: dict[OnlineClock, list[int]] = {informed: [], alone: []}
+    for clock, error in errors.items():
+        for x, a, t in zip(device[900:1200].tolist(), arrival[900:1200].tolist(), true[900:1200].tolist(), strict=True):
+            clock.observe(x - int(device[900]), a)
+            error.append(abs(clock.model.to_cell_ns(x - int(device[900])) - t))
+    assert np.mean(errors[informed][30:]) < 0.5 * MS
+    assert informed.model.sigma_ns < alone.model.sigma_ns
+
+
+@pytest.mark.parametrize("step_ms", [-400, 250, 60, -60_000, 60_000])
 def test_a_step_of_the_device_clock_resets_the_model(step_ms: int) -> None:
     device, true, arrival = deliveries(30, 20, 20, 2, 1)
     device = device.copy()
     device[300:] += step_ms * MS
-    clock, cell, _ = follow(device, arrival)
-    assert clock.resets == 1
+    follower, cell = follow(device, arrival)
+    assert follower.clock.resets == 1
+    assert follower.faults == ["jumped" if step_ms > 0 else "backwards"]
     assert (np.diff(cell) >= 0).all()
     after = slice(300 + 60, None)
-    assert np.abs(cell[after] - true[after]).max() < 15 * MS
+    assert np.abs(cell[after] - true[after]).max() < 2 * MS
+
+
+def test_one_absurd_stamp_costs_nothing_that_was_learned() -> None:
+    device, true, arrival = deliveries(30, 40, 50, 2, 2)
+    device = device.copy()
+    device[600] += 3600 * SECOND
+    device[700] -= 5 * MS + SECOND // 30
+    follower, cell = follow(device, arrival)
+    assert (np.diff(cell) >= 0).all()
+    assert np.abs(cell - true)[np.r_[640:700, 701:1200]].max() < MS
+    assert np.abs(cell[700] - true[700]) < 5 * MS
+    assert follower.clock.faults == {"jumped": 2, "backwards": 2}, "there and back"
 
 
 def test_a_stall_is_not_a_step() -> None:
     device, true, arrival = deliveries(30, 20, 20, 2, 1)
     arrival = arrival.copy()
     arrival[300:345] = np.maximum(arrival[300:345], arrival[345])
-    clock, cell, _ = follow(device, arrival)
-    assert clock.resets == 0
-    assert np.abs(cell[300:400] - true[300:400]).max() < 4 * MS
+    follower, cell = follow(device, arrival)
+    assert follower.clock.resets == 0
+    assert np.abs(cell[300:400] - true[300:400]).max() < 2 * MS
 
 
 def test_a_model_that_bends_is_not_followed_into_silence() -> None:
@@ -149,10 +217,54 @@ def test_a_model_that_bends_is_not_followed_into_silence() -> None:
     arrival[0] += 40 * MS
     awake = np.ones(len(device), bool)
     awake[20:-600] = False
-    clock, cell, _ = follow(device[awake], arrival[awake])
-    assert clock.resets == 0
+    follower, cell = follow(device[awake], arrival[awake])
+    assert follower.clock.resets == 0
     assert (np.diff(cell) >= 0).all()
     assert np.abs(cell - true[awake])[20:].max() < 15 * MS
+
+
+def test_a_stuck_clock_is_not_believed_until_it_runs_again() -> None:
+    device, true, arrival = deliveries(30, 30, 20, 2, 1)
+    device = device.copy()
+    device[300:600] = device[300]
+    follower, cell = follow(device, arrival)
+    assert follower.faults == ["repeated", "stuck"]
+    assert (np.diff(cell) >= 0).all()
+    held = slice(330, 600)
+    assert (cell[held] == arrival[held]).all(), "arrival counts"
+    assert np.abs(cell[690:] - true[690:]).max() < 2 * MS
+    assert follower.table.snapshot()[0].segment == 0
+
+
+def test_a_device_that_shows_nothing_but_garbage_is_left_alone() -> None:
+    rng = np.random.default_rng(4)
+    device = rng.integers(-(2**63), 2**63 - 1, 600)
+    arrival = np.arange(600) * 33 * MS
+    follower, cell = follow(device, arrival)
+    assert (np.diff(cell) >= 0).all()
+    assert follower.changes <= 5 * 20
+    assert follower.table.model("s", UNTIMED) is not None
+
+
+def test_memory_is_constant() -> None:
+    clock = OnlineClock("s", 0)
+    sizes = set()
+    for second in range(0, 200, 20):
+        for i in range(2000):
+            x = (second * 100 + i) * 10 * MS
+            clock.observe(x, x + (i * 7919 % 1000) * 1000)
+        assert clock.line is not None
+        sizes.add(_size(clock))
+    assert max(sizes) - min(sizes) < 2000
+
+
+def _size(thing: Any) -> int:
+    """Bytes of arrays and count of elements behind an object of ours."""
+    if isinstance(thing, np.ndarray):
+        return thing.nbytes
+    if isinstance(thing, list | tuple | dict):
+        return len(thing)
+    return sum(_size(value) for value in vars(thing).values()) if hasattr(thing, "__dict__") else 1
 
 
 VIDEO = StreamInfo(name="v", modality="video", rate_hz=30.0, device_clock="stamps")
@@ -203,8 +315,3 @@ def test_a_model_of_another_segment_does_not_count() -> None:
         stream="v", seq=0, t_device_ns=100, t_arrival_ns=7, payload=VideoFrame(pixels=np.zeros((1, 1), np.uint8))
     )
     assert table.cell_time_ns(VIDEO, frame) == 7
-
-
-def test_a_fit_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least 2"):
-        fit_clock(np.array([1], np.int64), np.array([1], np.int64))
