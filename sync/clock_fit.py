@@ -185,7 +185,8 @@ def _fit(
     for g, (a, b) in enumerate(pairwise([*firsts, len(device_ns)])):
         middle = a + (b - a) // 2
         x_s, unseen_ms_s = recording.x_s, 0.0 if drift.identified else _PRIOR_PPM * 1e-3
-        sigma_ms = max(math.hypot(lines.sigma_ms(g, x_s[i]), (x_s[i] - x_s[middle]) * unseen_ms_s) for i in (a, b - 1))
+        own = x_s[a:b][recording.sane[a:b]]
+        sigma_ms = max(math.hypot(lines.sigma_ms(g, x), (x - own.mean()) * unseen_ms_s) for x in (own.min(), own.max()))
         model = ClockModel(
             ref_ns=int(device_ns[middle]),
             offset_ns=int(arrival_ns[a]) - int(device_ns[a]) + round(1e6 * lines.at(g, float(x_s[middle]))),

@@ -1,5 +1,6 @@
 """The line of one device life as it is learned: a constant memory of deliveries, and the fit through them."""
 
+import math
 from dataclasses import replace
 from typing import Final
 
@@ -36,6 +37,7 @@ class ClockLine:
     Attributes:
         origin_ns: Device time and arrival from which all is counted.
         lines: The newest fit.
+        mean_ms: Mean random latency now.
     """
 
     def __init__(self, device_ns: int, arrival_ns: int, belief: Belief, *, blind: bool = False) -> None:
@@ -54,7 +56,7 @@ class ClockLine:
         self._count, self._of = 0, 1
         self._last_ns = (device_ns, arrival_ns - 10**9)
         self._first_knot, self._cold = 0, True
-        self.lines = Lines(
+        lines = Lines(
             x0_s=0.0,
             level_ms=np.zeros(1),
             slope=belief.slope[0],
@@ -63,6 +65,7 @@ class ClockLine:
             covariance=np.diag([100.0, belief.slope[1] ** 2]),
             shape_sigma=belief.log_shape[1],
         )
+        self._take(lines)
         self.add(device_ns, arrival_ns)
 
     def add(self, device_ns: int, arrival_ns: int) -> None:
@@ -118,11 +121,6 @@ class ClockLine:
         return not self._cold
 
     @property
-    def mean_ms(self) -> float:
-        """Mean random latency now."""
-        return float(np.exp(self.lines.log_mean[-1]))
-
-    @property
     def belief(self) -> Belief:
         """What the next life of the same crystal on the same bus may expect; a restart changes neither much."""
         sigma = float(np.sqrt(self.lines.covariance[-1, -1]))
@@ -154,13 +152,13 @@ class ClockLine:
         early = late_ms < self.lines.at(0, 0.0) + self.lines.slope * x_s - 0.1 * self.mean_ms - _QUEUED_MS
         if self._cold or n < _FRESH or float(of[early].sum()) > 0.02 * float(of.sum()):
             begin = self._cold_start(deliveries, knots, self._belief.slope[0])
-            self.lines = self._fit(deliveries, self._belief, begin, _COLD, 12)
+            self._take(self._fit(deliveries, self._belief, begin, _COLD, 12))
         else:
             places = np.clip(np.arange(knots) + first_knot - self._first_knot, 0, len(self.lines.log_mean) - 1)
             x0_s = float(x_s.mean())
             level = np.array([self.lines.at(0, x0_s)])
             begin = replace(self.lines, x0_s=x0_s, level_ms=level, log_mean=self.lines.log_mean[places])
-            self.lines = self._fit(deliveries, self._belief, begin, _WARM, 2)
+            self._take(self._fit(deliveries, self._belief, begin, _WARM, 2))
         self._first_knot, self._cold = first_knot, False
 
     def _doubt_rate(self, d: Deliveries, knots: int) -> None:
@@ -198,12 +196,25 @@ class ClockLine:
 
     def base_ns(self, device_ns: int) -> int:
         """Arrival minus device time of an undelayed delivery."""
-        x_s = (device_ns - self.origin_ns[0]) / 1e9
-        return self.origin_ns[1] - self.origin_ns[0] + round(1e6 * self.lines.at(0, x_s))
+        return (
+            self.origin_ns[1] - self.origin_ns[0] + round(1e6 * (self._level_ms + self._slope * self._along(device_ns)))
+        )
 
     def sigma_ns(self, device_ns: int) -> float:
         """Standard deviation of `base_ns`."""
-        return 1e6 * self.lines.sigma_ms(0, (device_ns - self.origin_ns[0]) / 1e9)
+        along_s, (level, both, slope) = self._along(device_ns), self._variances
+        return 1e6 * math.sqrt(max(level + along_s * (2.0 * both + along_s * slope), 0.0))
+
+    def _along(self, device_ns: int) -> float:
+        return (device_ns - self.origin_ns[0]) / 1e9 - self.lines.x0_s
+
+    def _take(self, lines: Lines) -> None:
+        """Put a fit into force; plain numbers, since every packet asks for them."""
+        self.lines = lines
+        self._level_ms, self._slope = float(lines.level_ms[0]), lines.slope
+        (level, both), (_, slope) = lines.covariance.tolist()
+        self._variances = (level, both, slope)
+        self.mean_ms = math.exp(float(lines.log_mean[-1]))
 
     def step_ns(self, device_ns: int) -> float:
         """How far off the line a delivery must be to be no jitter any more, but another clock or a spike."""

@@ -11,6 +11,7 @@ from sync.lateness import Floats
 
 _WINDOW: Final = 12
 _LEVEL_WINDOW: Final = 64
+_CHUNK: Final = 4096
 _CERTAIN: Final = 6.0
 _ROUNDS: Final = 3
 
@@ -71,11 +72,15 @@ def _steps(rest: Floats, unit: float) -> list[Missed]:
     noise = 1.4826 * float(np.median(np.abs(step - np.median(step))))
     enough = max(0.5 * unit, _CERTAIN * noise)
     while begin + _WINDOW <= len(rest):
-        low = sliding_window_view(rest[begin - _WINDOW :], _WINDOW).min(axis=1)
+        low = sliding_window_view(rest[begin - _WINDOW : begin + _CHUNK + _WINDOW], _WINDOW).min(axis=1)
         found = np.flatnonzero(low[_WINDOW:] - low[:-_WINDOW] > enough)
         if not len(found):
-            break
+            begin += _CHUNK
+            continue
         at = begin + int(found[0])
+        begin = at + 1
+        if _drains(rest[at : at + _WINDOW], unit):
+            continue
         end = _next_step(rest, at, enough)
         before = rest[max(missed[-1].index if missed else 0, at - _LEVEL_WINDOW) : at]
         units = round(float(np.median(rest[at:end]) - np.median(before)) / unit)
@@ -85,8 +90,14 @@ def _steps(rest: Floats, unit: float) -> list[Missed]:
             at += int(np.flatnonzero(too_early)[-1]) + 1 if too_early.any() else 0
             missed.append(Missed(index=at, count=units))
             rest[at:] -= units * unit
-        begin = at + 1
+            begin = at + 1
     return missed
+
+
+def _drains(rest: Floats, unit: float) -> bool:
+    """Whether deliveries catch up, as behind a stall: the later half is less late by more than one item."""
+    half = len(rest) // 2
+    return float(rest[:half].min() - rest[half:].min()) > 1.5 * unit
 
 
 def _next_step(rest: Floats, at: int, enough: float) -> int:

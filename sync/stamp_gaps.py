@@ -59,7 +59,9 @@ class StampGaps:
         self._steps.append(step_ns)
         self._learned += 1
         if self._learned % _ENOUGH == 0:
-            self._period_ns = float(np.median(self._steps))
+            before_ns, self._period_ns = self._period_ns, float(np.median(self._steps))
+            if abs(self._period_ns - before_ns) > _REGULAR * before_ns:
+                self._pending = None
 
     def _periods(self, step_ns: int) -> int:
         """Whole periods in a step; 0 where it is not whole, or the stream not regular."""
