@@ -21,6 +21,7 @@ from acquisition.simulated.faults import FAULTS_HELP, INJECT_HELP
 
 if TYPE_CHECKING:
     from recordings.cell import Cell
+    from recordings.remote import RemoteCell
     from recordings.supervisor import Supervisor
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -40,6 +41,10 @@ ResyncOption = Annotated[
 ]
 FaultsOption = Annotated[str, typer.Option("--faults", help=FAULTS_HELP)]
 CheckpointOption = Annotated[Path | None, typer.Option("--checkpoint", help="Trained detector to judge with.")]
+ConnectOption = Annotated[
+    str | None, typer.Option("--connect", help="tcp://HOST:PORT of a cell on another host; needs --key.")
+]
+KeyOption = Annotated[Path | None, typer.Option("--key", help="FOLDER/NAME of this host's keys; see `keys`.")]
 DataOption = Annotated[Path, typer.Option("--data", help="Folder of recorded welds.")]
 
 UsageError: Final[Any] = typer.BadParameter.__mro__[1]
@@ -80,10 +85,19 @@ def run(
     inject: Annotated[list[str] | None, typer.Option("--inject", help=INJECT_HELP)] = None,
     faults: FaultsOption = "none",
     report: Annotated[Path | None, typer.Option("--report", help="Write the screen's own timings here.")] = None,
+    connect: ConnectOption = None,
+    key: KeyOption = None,
+    judged_elsewhere: Annotated[
+        bool, typer.Option("--judged-elsewhere", help="The detector runs on another host: `detector --connect`.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Capture, show, judge and record; attaches to a capture process that already runs for this cell."""
+    if connect is not None:
+        raise typer.Exit(_run_elsewhere(connect, key, report, headless))
     supervisor = _live(cell, root, runtime, checkpoint, seconds, welds, inject or [], headless, faults=faults)
+    if judged_elsewhere:
+        supervisor.commands = {"capture": supervisor.commands["capture"]}
     if headless:
         _run_headless(supervisor, as_json)
         return
@@ -100,6 +114,28 @@ def run(
     )
     supervisor.shutdown()
     raise typer.Exit(code)
+
+
+def _run_elsewhere(connect: str, key: Path | None, report: Path | None, headless: bool) -> int:
+    """Show a cell on another host, which goes on whatever happens to this screen."""
+    if headless:
+        return _fail("--connect shows a cell that runs elsewhere; leave out --headless", 2)
+    remote = _remote(connect, key)
+    if not _has_display():
+        return _fail("no display: start this on a desktop")
+    from gui.launch import run_gui
+
+    return run_gui(data_endpoint=remote.data, control_endpoint=remote.control, keys=remote.keys, report=report)
+
+
+def _remote(connect: str, key: Path | None) -> "RemoteCell":
+    from recordings.remote import remote_cell
+
+    if key is None:
+        raise typer.Exit(
+            _fail(f"--connect {connect} needs --key FOLDER/NAME; make keys with `keys` on the cell's host", 2)
+        )
+    return remote_cell(connect, key)
 
 
 @app.command()
@@ -235,19 +271,36 @@ def screen(
     raise typer.Exit(run_gui(data_endpoint=place.data, control_endpoint=place.control, for_s=seconds, report=report))
 
 
-@app.command(hidden=True)
+@app.command()
 def detector(
-    runtime: Annotated[Path, typer.Option("--runtime")],
-    checkpoint: Annotated[Path, typer.Option("--checkpoint")],
+    runtime: RuntimeOption = None,
+    checkpoint: CheckpointOption = None,
     cell: CellOption = None,
+    connect: ConnectOption = None,
+    key: KeyOption = None,
 ) -> None:
-    """The detector process (started by `run` and `replay`)."""
+    """The detector process: started by `run` and `replay`, or by hand with --connect for a cell on another host."""
     from models.detector import run_detector
     from recordings.cell import load_cell
-    from recordings.runtime import Runtime
+    from recordings.remote import ask_judging
+    from recordings.runtime import Runtime, default_runtime
 
+    if connect is not None:
+        remote = _remote(connect, key)
+        judging = ask_judging(remote)
+        code = run_detector(
+            data_endpoint=remote.data,
+            control_endpoint=remote.control,
+            checkpoint=(checkpoint or SHIPPED).resolve(),
+            cell=judging.cell,
+            required=judging.required,
+            alpha=judging.alpha,
+            keys=remote.keys,
+        )
+        raise typer.Exit(code)
     loaded = load_cell(cell)
-    place = Runtime(runtime)
+    checkpoint = _checkpoint(loaded, checkpoint)
+    place = Runtime(runtime or default_runtime(loaded.name))
     with place.hold("detector"):
         code = run_detector(
             data_endpoint=place.data,
@@ -335,6 +388,36 @@ def replay_server(
     from recordings.runtime import Runtime
 
     run_replay(weld, Runtime(runtime), speed, resync=resync, latencies_ns=_latencies(cell))
+
+
+@app.command()
+def keys(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="A new client's name, or the .pub file that a client sent.")
+    ] = None,
+    cell: CellOption = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Only make a pair here, on the client's own host.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Let a screen or detector on another host attach to this cell; without NAME, tell who may."""
+    from acquisition.keys import give_keys, make_keys, read_clients
+    from recordings.cell import load_cell
+    from recordings.remote import keys_folder
+
+    if out is not None:
+        if name is None:
+            raise typer.Exit(_fail("--out makes a pair; name it", 2))
+        make_keys(out, name)
+        lines = [f"made {out}/{name}.pub and .secret; send the .pub to the cell's host, for `keys {name}.pub` there"]
+        _print({"folder": str(out), "lines": lines}, as_json, lambda result: iter(result["lines"]))
+        return
+    folder = keys_folder(load_cell(cell))
+    lines = give_keys(folder, name) if name is not None else []
+    clients, problems = read_clients(folder)
+    if name is None:
+        lines = [f"{client} may attach" for client in sorted(clients.values())] + problems
+    result = {"folder": str(folder), "clients": sorted(clients.values()), "lines": lines or ["nobody may attach"]}
+    _print(result, as_json, lambda found: iter(found["lines"]))
 
 
 # -- data ----------------------------------------------------------------------------------------------------------
@@ -704,13 +787,23 @@ def _fail(message: str, code: int = 1) -> int:
 def _known_errors() -> tuple[type[Exception], ...]:
     """Errors whose message is already the one line that a user needs."""
     from acquisition.driver import DeviceError
+    from acquisition.keys import KeysError
     from acquisition.transport import TransportError
     from recordings.cell import CellError
     from recordings.runtime import AlreadyRunningError
     from recordings.simulate import SimulationError
     from recordings.weld_folder import RecordingError, WeldError
 
-    return (DeviceError, TransportError, CellError, AlreadyRunningError, SimulationError, RecordingError, WeldError)
+    return (
+        DeviceError,
+        KeysError,
+        TransportError,
+        CellError,
+        AlreadyRunningError,
+        SimulationError,
+        RecordingError,
+        WeldError,
+    )
 
 
 def entry() -> None:
@@ -725,7 +818,7 @@ def entry() -> None:
     except Exception as error:
         if _debug:
             raise
-        if isinstance(error, _known_errors()) or type(error).__module__.startswith(("models.", "recordings.")):
+        if isinstance(error, _known_errors()) or type(error).__module__.startswith(("acquisition.", "models.", "recordings.", "sync.")):
             raise SystemExit(_fail(str(error), 2 if type(error).__name__ == "CellError" else 1)) from None
         text = f"{type(error).__name__}: {error}; run again with --debug for details (app.py --debug COMMAND)"
         raise SystemExit(_fail(text)) from None

@@ -2,6 +2,7 @@
 
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -33,6 +34,8 @@ class CameraView(QFrame):
     Attributes:
         latencies_ms: From the arrival of each drawn frame at the capture process to the end of its painting.
         drawn: Frames drawn.
+        cell_now_ns: Gives the cell clock, which may be another host's, or None while it is unknown.
+        lateness_s: Gives how long ago a cell time was, 0 for what this host saw itself.
     """
 
     def __init__(self, blob: QAction, freeze: QAction) -> None:
@@ -43,6 +46,8 @@ class CameraView(QFrame):
         self.latencies_ms: deque[float] = deque(maxlen=20_000)
         self.drawn = 0
         self.frozen = False
+        self.cell_now_ns: Callable[[], int | None] = time.monotonic_ns
+        self.lateness_s: Callable[[int], float] = lambda _t_ns: 0.0
         self._waiting_ns: int | None = None
         self._timed = True
         self._shown_ns: int | None = None
@@ -143,7 +148,8 @@ class CameraView(QFrame):
             self._aspect = aspect
             self._limit_width()
         self._waiting_ns = packet.t_arrival_ns
-        self._shown_ns = time.monotonic_ns()
+        late_s = self.lateness_s(packet.t_arrival_ns) if self._timed else 0.0
+        self._shown_ns = time.monotonic_ns() - round(late_s * 1e9)
         if self._over.isVisible():
             self.tick(None, connected=True, timed=self._timed)
 
@@ -187,7 +193,8 @@ class CameraView(QFrame):
     def _after_paint(self) -> None:
         if self._waiting_ns is None:
             return
-        latency_ms = (time.monotonic_ns() - self._waiting_ns) / 1e6
+        now_ns = self.cell_now_ns()
+        latency_ms = -1.0 if now_ns is None else (now_ns - self._waiting_ns) / 1e6
         self._waiting_ns = None
         self.drawn += 1
         if self._timed and 0.0 <= latency_ms < _LONGEST_MS:

@@ -15,6 +15,7 @@ from typing import Final
 from PySide6.QtCore import QTimer
 from PySide6.QtWidgets import QApplication
 
+from acquisition.keys import ClientKeys
 from gui.cell_link import CellLink
 from gui.main_window import MainWindow
 
@@ -27,6 +28,7 @@ def run_gui(
     *,
     data_endpoint: str,
     control_endpoint: str,
+    keys: ClientKeys | None = None,
     supervise: Callable[[], str | None] | None = None,
     on_first_window: Callable[[float], None] | None = None,
     for_s: float | None = None,
@@ -39,6 +41,7 @@ def run_gui(
     Args:
         data_endpoint: Where the capture process publishes; it may appear later.
         control_endpoint: Where the capture process takes commands; it may appear later.
+        keys: To attach with, for a cell on another host; its devices cannot be listed from here.
         supervise: Called once a second and must be quick; restarts what died, gives a line to show or None.
         on_first_window: Called when the window has been painted first, with the seconds since the process started.
         for_s: Close after this many seconds.
@@ -49,8 +52,9 @@ def run_gui(
     app = QApplication.instance() or QApplication(list(argv))
     assert isinstance(app, QApplication)
     app.setApplicationName("weld-4m")
-    link = CellLink(data_endpoint, control_endpoint)
-    command = devices_command or (sys.executable, str(_CHECKOUT / "app.py"), "devices")
+    link = CellLink(data_endpoint, control_endpoint, keys)
+    own_command = (sys.executable, str(_CHECKOUT / "app.py"), "devices") if keys is None else ()
+    command = devices_command or own_command
     window = MainWindow(link, supervise=supervise, devices_command=command)
     figures: dict[str, object] = {"first_window_s": None}
 

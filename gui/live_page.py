@@ -53,6 +53,7 @@ class LivePage(RecordBorder):
         self._started_s = clock()
         self._status: CellStatus | None = None
         self._status_s = self._started_s
+        self.lateness_s: Callable[[int], float] = lambda _t_ns: 0.0
         self._verdicts: dict[str, Verdict] = {}
         self._drawn: deque[tuple[float, int]] = deque(maxlen=46)
         self._notice_s = -NOTICE_S
@@ -157,14 +158,15 @@ class LivePage(RecordBorder):
         self.alarms.raise_own(line, _utc())
 
     def _take_status(self, status: CellStatus) -> None:
-        self._status, self._status_s = status, self._clock()
+        late_s = self.lateness_s(status.now_ns)
+        self._status, self._status_s = status, self._clock() - late_s
         if self._tracks.take_status(status):
             self.camera.forget()
         self._verdicts = {weld.key: weld.verdict for weld in status.welds if weld.verdict is not None}
         self.camera.set_streams([stream.name for stream in status.streams if stream.modality == "video"])
         self.alarms.latch(status.alarms)
-        self._connected = True
-        self._show_state(status)
+        self._connected = late_s <= STALE_S
+        self._show_state(self._fresh())
 
     def _show_state(self, status: CellStatus | None) -> None:
         """Show everything that changes with the status; None: whatever was known is not known any more."""

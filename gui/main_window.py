@@ -60,7 +60,7 @@ class MainWindow(QMainWindow):
         self._make_menus()
         self._connect()
         self._tick = self._timer(TICK_MS, self._on_tick)
-        self._watch = self._timer(SUPERVISE_MS, self._on_watch) if supervise else None
+        self._watch = self._timer(SUPERVISE_MS, self._on_watch)
 
     def _timer(self, every_ms: int, slot: Callable[[], None]) -> QTimer:
         timer = QTimer(self)
@@ -80,6 +80,8 @@ class MainWindow(QMainWindow):
 
     def _connect(self) -> None:
         page, link, actions = self.page, self._link, self.actions_by_name
+        page.camera.cell_now_ns = link.cell_now_ns
+        page.lateness_s = page.camera.lateness_s = link.lateness_s
         link.frame.connect(page.on_frame)
         link.packet.connect(page.on_packet)
         link.message.connect(page.on_message)
@@ -105,7 +107,7 @@ class MainWindow(QMainWindow):
         self.page.tick()
 
     def _on_watch(self) -> None:
-        line = self._supervise() if self._supervise else None
+        line = (self._supervise() if self._supervise else None) or self._link.problem
         if line:
             self.page.fail(line)
 
@@ -139,8 +141,8 @@ class MainWindow(QMainWindow):
         return self.actions_by_name[name]
 
     def closeEvent(self, event: QCloseEvent) -> None:
-        """Ask once before the window goes while a weld is being recorded."""
-        if self.page.recording and self.isVisible():
+        """Ask once before the window, and capture on this host with it, goes while a weld is being recorded."""
+        if self.page.recording and self.isVisible() and not self._link.remote:
             answer = QMessageBox.question(
                 self,
                 self.tr("A weld is being recorded"),
@@ -156,6 +158,5 @@ class MainWindow(QMainWindow):
         """Stop the timers and the link; may be called twice."""
         self._settings.setValue("geometry", self.saveGeometry())
         self._tick.stop()
-        if self._watch is not None:
-            self._watch.stop()
+        self._watch.stop()
         self._link.close()

@@ -35,6 +35,7 @@ from recordings.recorder import (
     utc_now,
     utc_pair,
 )
+from recordings.remote import open_doors, status_data
 from recordings.runtime import Runtime
 from recordings.status import SCORE_TOPIC, STATUS_TOPIC, VERDICT_TOPIC, DetectorStatus
 from recordings.verdict import CLASSES, Score, Verdict
@@ -99,6 +100,7 @@ class Capture:
             DeviceError: A device is absent (strict).
             AlreadyRunningError: Another capture process serves this cell.
             TransportError: An endpoint is taken.
+            KeysError: Other hosts may attach, but the cell has no keys or unsafe ones.
         """
         with contextlib.ExitStack() as stack:
             stack.enter_context(self.runtime.hold("capture"))
@@ -120,10 +122,11 @@ class Capture:
             )
             for line in recover_open_welds(self.root):
                 self._state.alarm(line)
-            self._publisher = Publisher(self.runtime.data)
+            data_door, control_door = stack.enter_context(open_doors(self.cell, self._problems.put))
+            self._publisher = Publisher(self.runtime.data, data_door)
             stack.callback(self._publisher.close)
             self._recorder = Recorder(core)
-            control = ControlServer(self.runtime.control, self._serve)
+            control = ControlServer(self.runtime.control, self._serve, control_door)
             stack.callback(control.close)
             stack.callback(self._close_drivers)
             self._late: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -286,7 +289,7 @@ class Capture:
         elif request.kind == "inject" and self._world is None:
             return Reply(ok=False, message="only the simulated cell can be disturbed")
         elif request.kind == "status":
-            return Reply(ok=True, data={"cell": self.cell.name, "root": str(self.root)})
+            return Reply(ok=True, data=status_data(self.cell, self.root))
         self._requests.put(request)
         self._wakeup.set()
         return Reply(ok=True)

@@ -122,7 +122,8 @@ class NetworkSettings:
 
     def __post_init__(self) -> None:
         """Refuse an address that nobody could connect to."""
-        if self.listen and not re.fullmatch(r"tcp://(\*|[\w.-]+|\[[0-9a-fA-F:]+\]):\d{1,5}", self.listen):
+        found = re.fullmatch(r"tcp://(\*|[\w.-]+|\[[0-9a-fA-F:]+\]):(\d{1,5})", self.listen)
+        if self.listen and not (found and 1 <= int(found[2]) < 65535):
             raise ValueError(f"listen is '{self.listen}'; write tcp://ADDRESS:PORT, such as tcp://0.0.0.0:5570")
 
 

@@ -113,6 +113,7 @@ class Replay:
         self._next: Packet | None = next(self._packets, None)
         self._counts = {name: _Counts() for name in self.reader.infos}
         self._gaps: list[Gap] = []
+        self._sync: dict[str, dict[str, float]] = {}
         self._clocks = ClockTable()
         first_ns = self._next.t_arrival_ns if self._next else 0
         # The clock snapshot in front of the weld is older than the weld; time starts at its first process packet.
@@ -199,6 +200,8 @@ class Replay:
                 self._gaps.append(gap)
                 if gap.stream in self._counts:
                     self._counts[gap.stream].dropped += gap.missing
+            elif payload.kind == "sync":
+                self._sync = payload.data["offsets"]
             elif payload.kind == "weld_close":
                 self._weld = replace(self._weld, phase="photos")
             elif payload.kind == "photos_done":
@@ -294,6 +297,8 @@ class Replay:
             sigma_ms=None,
             problem=None,
             segment=0,
+            sync_ms=self._sync.get(name, {}).get("offset_ms"),
+            sync_sigma_ms=self._sync.get(name, {}).get("sigma_ms"),
         )
 
 
