@@ -54,7 +54,7 @@ PROBED_BYTES_PER_S: Final = 120_000
 LOW_LATENCY: Final[dict[str, dict[str, str]]] = {
     "tcp": {"tcp_nodelay": "1"},
     "udp": {"buffer_size": "4194304", "overrun_nonfatal": "1"},
-    "rtsp": {"rtsp_flags": "prefer_tcp"},
+    "rtsp": {"rtsp_flags": "prefer_tcp"},  # a datagram lost within a picture spoils it, and FFmpeg does not say so
     "rtsps": {"rtsp_flags": "prefer_tcp"},
     "mpegts": {"fflags": "noparse"},
 }

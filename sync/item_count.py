@@ -11,6 +11,8 @@ from sync.lateness import Floats
 
 _WINDOW: Final = 12
 _LEVEL_WINDOW: Final = 64
+_LONGEST_STALL: Final = 1024
+_LOW: Final = 0.1
 _CHUNK: Final = 4096
 _CERTAIN: Final = 6.0
 _ROUNDS: Final = 3
@@ -73,17 +75,18 @@ def _steps(rest: Floats, unit: float) -> list[Missed]:
     enough = max(0.5 * unit, _CERTAIN * noise)
     while begin + _WINDOW <= len(rest):
         low = sliding_window_view(rest[begin - _WINDOW : begin + _CHUNK + _WINDOW], _WINDOW).min(axis=1)
-        found = np.flatnonzero(low[_WINDOW:] - low[:-_WINDOW] > enough)
+        step = low[_WINDOW:] - low[:-_WINDOW]
+        found = np.flatnonzero(step > enough)
         if not len(found):
             begin += _CHUNK
             continue
-        at = begin + int(found[0])
+        # A spike right before a loss makes a step of its own; the loss is the larger one.
+        near = step[found[0] : found[0] + 2 * _WINDOW]
+        at = begin + int(found[0]) + int(np.argmax(near > 0.5 * near.max()))
         begin = at + 1
-        if _drains(rest[at : at + _WINDOW], unit):
-            continue
-        end = _next_step(rest, at, enough)
+        end = _level_end(rest, at, enough, unit)
         before = rest[max(missed[-1].index if missed else 0, at - _LEVEL_WINDOW) : at]
-        units = round(float(np.median(rest[at:end]) - np.median(before)) / unit)
+        units = round(float(np.quantile(rest[at:end], _LOW) - np.quantile(before, _LOW)) / unit)
         if units > 0:
             # The last ones before the loss may have been late too, but none after it can be less late than the loss.
             too_early = rest[at : min(at + 2 * _WINDOW, end)] < before.min() + (units - 0.5) * unit
@@ -94,15 +97,14 @@ def _steps(rest: Floats, unit: float) -> list[Missed]:
     return missed
 
 
-def _drains(rest: Floats, unit: float) -> bool:
-    """Whether deliveries catch up, as behind a stall: the later half is less late by more than one item."""
-    half = len(rest) // 2
-    return float(rest[:half].min() - rest[half:].min()) > 1.5 * unit
-
-
-def _next_step(rest: Floats, at: int, enough: float) -> int:
-    """End of the deliveries that share the level found at `at`: the next loss, or 64 further on."""
+def _level_end(rest: Floats, at: int, enough: float, unit: float) -> int:
+    """End of the deliveries that show the level reached at `at`: the next loss, but not before a stall is over."""
     end = min(at + _LEVEL_WINDOW, len(rest))
+    while end < len(rest) and end - at < _LONGEST_STALL:
+        half = (at + end) // 2
+        if rest[at:half].min() - rest[half:end].min() <= 1.5 * unit:
+            break
+        end = min(end + _LEVEL_WINDOW, len(rest))
     low = sliding_window_view(rest[at : end + _WINDOW], _WINDOW).min(axis=1)
     later = np.flatnonzero(low[_WINDOW:] - low[:-_WINDOW] > enough)
     return at + _WINDOW + int(later[0]) if len(later) else end

@@ -20,10 +20,10 @@ _UNKNOWN_NS: Final = 10_000_000
 
 
 class OnlineClock:
-    """Follows one segment of one stream; at most four changes a second while the device's time is sane.
+    """Follows one segment of one stream; at most four changes a second, three more in the first half second of a line.
 
     The model is a continuous chain of straight pieces, each joined to the one before at the previous observation, and
-    its slope never differs from the line's by more than 10 %: cell time can bend but never step back. A device whose
+    its slope never differs from the line's by more than 10 %, in a line's first two seconds 50 %: cell time can bend but never step back. A device whose
     clock steps gets a new line, a step back included (`resets`). Where stamps are stuck or absurd, or step again and
     again, the clock is withdrawn (a change for segment `UNTIMED`) and arrival counts until they are sane.
 
@@ -35,11 +35,13 @@ class OnlineClock:
         resets: How often the device clock was found to have stepped.
     """
 
+    _FIRST_NS: Final = 40_000_000
     _STEER_NS: Final = 250_000_000
     _HORIZON_NS: Final = 1_000_000_000
-    _FITS: Final = ((5.0, 0.25), (20.0, 0.5), (math.inf, 1.0))
+    _FIT_NS: Final = 1_000_000_000
     _YOUNG_NS: Final = 2_000_000_000
     _MAX_BEND: Final = 0.1
+    _MAX_BEND_YOUNG: Final = 0.5
     _SPIKE_NS: Final = 100_000_000
     _HELD_NS: Final = 500_000_000
     _TOLERANCE_NS: Final = 20_000
@@ -238,16 +240,18 @@ class OnlineClock:
 
     def _steer(self, line: ClockLine, device_ns: int, arrival_ns: int) -> ClockUpdate | None:
         """Fit the line when it is time to, and bend the model towards it, from the previous observation on."""
+        age_ns = arrival_ns - line.origin_ns[1]
+        steer_ns = min(self._STEER_NS, max(self._FIRST_NS, age_ns // 2))
         if arrival_ns >= self._fit_at_ns:
             line.fit()
-            age_s = (arrival_ns - line.origin_ns[1]) / 1e9
-            self._fit_at_ns = arrival_ns + round(1e9 * next(every for until, every in self._FITS if age_s < until))
-        if device_ns - self._steered_ns < self._STEER_NS:
+            self._fit_at_ns = arrival_ns + max(steer_ns, min(age_ns // 20, self._FIT_NS))
+        if device_ns - self._steered_ns < steer_ns:
             return None
         self._steered_ns = device_ns
         previous_ns = self._previous_ns
-        young = arrival_ns - line.origin_ns[1] < self._YOUNG_NS
-        horizon_ns = max(self._STEER_NS if young else self._HORIZON_NS, device_ns - previous_ns)
+        young = age_ns < self._YOUNG_NS
+        horizon_ns = max(steer_ns if young else self._HORIZON_NS, device_ns - previous_ns)
+        most = self._MAX_BEND_YOUNG if young else self._MAX_BEND
         ahead_ns = previous_ns + horizon_ns
         target_ns = ahead_ns + line.base_ns(ahead_ns)
         sigma_ns = self._sigma_ns(line, device_ns, self.model.to_cell_ns(device_ns))
@@ -257,7 +261,7 @@ class OnlineClock:
         # One nanosecond pays for the rounding of two models, so that equal device times stay in order too.
         joined_ns = self.model.to_cell_ns(previous_ns) + 1
         wanted = (target_ns - joined_ns) / horizon_ns - 1.0
-        bend = min(max(wanted - line.slope, -self._MAX_BEND), self._MAX_BEND)
+        bend = min(max(wanted - line.slope, -most), most)
         return self._change(previous_ns, joined_ns, line.slope + bend, sigma_ns)
 
     @staticmethod

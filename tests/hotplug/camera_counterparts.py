@@ -237,6 +237,7 @@ class _RtspSession(socketserver.StreamRequestHandler):
         pairs = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
         for one in pairs:
             one.bind(("127.0.0.1", 0))
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)  # a keyframe comes at once
         rtp, rtcp = (int(one.getsockname()[1]) for one in pairs)
         if "interleaved" in transport:
             threading.Thread(target=self._relay, args=(pairs,), daemon=True).start()

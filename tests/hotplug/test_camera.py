@@ -13,7 +13,8 @@ PERIOD_NS = round(1e9 / FPS)
 
 @pytest.fixture
 def camera(request):
-    camera = CameraProcess(request.param, "--fps", str(FPS), "--size", "192", "320")
+    size = ("192", "320") if request.param == "udp" else ("96", "160")  # MPEG-TS is probed by the kilobyte
+    camera = CameraProcess(request.param, "--fps", str(FPS), "--size", *size)
     camera.start()
     yield camera
     camera.kill()
