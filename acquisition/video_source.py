@@ -259,7 +259,7 @@ class VideoSource:
         return container, stream
 
     def _decoded(self, container: InputContainer, stream: VideoStream, offset_ns: int, seq: int) -> Iterator[Shot]:
-        """Demux, stamp, decode; a packet that cannot be decoded leaves a hole in `seq`.
+        """Demux, stamp, decode; what cannot be decoded, or is damaged, leaves a hole in `seq`.
 
         FFmpeg reads ahead while it opens a live source. Nobody knows when those packets arrived, and a late stamp would
         start the stream's clock late; so their frames are decoded, but what is delivered begins with the first packet
@@ -273,7 +273,7 @@ class VideoSource:
         first_pts: int | None = None
         asked_ns = shown_ns = opened_ns = time.monotonic_ns()
         patience_s = FIRST_FRAME_S
-        shown, lost = False, 0
+        shown, damaged, lost = False, False, 0
         for packet in container.demux(stream):
             arrival_ns = time.monotonic_ns()
             utc_ns = sender_utc_ns(packet) if report_ns else None
@@ -303,6 +303,11 @@ class VideoSource:
                     t_device_ns = pts * base.numerator * 1_000_000_000 // base.denominator + offset_ns
                 stamp_ns, utc_ns = arrivals.pop(frame.pts, (arrival_ns, utc_ns))
                 shown_ns, patience_s = arrival_ns, self.config.read_timeout_s
+                damaged = live and (packet.is_corrupt or (damaged and not frame.key_frame))
+                if damaged:  # MPEG-TS counts its packets, and says so where one is missing
+                    lost += 1
+                    seq += shown
+                    continue
                 if fresh_ns is not None and stamp_ns >= fresh_ns:
                     yield Shot(
                         frame=frame, seq=seq, t_arrival_ns=stamp_ns, t_device_ns=t_device_ns, sender_utc_ns=utc_ns

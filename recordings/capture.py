@@ -206,12 +206,15 @@ class Capture:
                 self._emit(self._ingest.push(packet))
 
     def _watch_devices(self) -> None:
-        now_ns = time.monotonic_ns()
+        """Tell which devices died, and which cameras for photos are back: their next photo may be far away."""
+        now_ns, out = time.monotonic_ns(), list[Packet]()
         for name, driver in self._drivers.items():
-            if name in self._ingest.infos and driver.health().state == "lost" and name not in self._ingest.lost:
-                out: list[Packet] = []
-                self._ingest.stream_lost(name, driver.health().problem or "unplugged", now_ns, out)
-                self._emit(out)
+            info, health = self._ingest.infos.get(name), driver.health()
+            if info is not None and health.state == "lost":
+                self._ingest.stream_lost(name, health.problem or "unplugged", now_ns, out)
+            elif info is not None and info.modality == "post_images" and health.state == "streaming":
+                self._ingest.stream_back(name, 0, now_ns, out)
+        self._emit(out)
 
     def _serve_loop(self, now_ns: int) -> None:
         """The part of a round that goes on when the devices are closed: commands, problems, verdicts, status."""

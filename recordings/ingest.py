@@ -159,7 +159,7 @@ class Ingest:
             return out
         if packet.stream in self._changed and not self._change(packet, out):
             return out
-        self._come_back(packet, out)
+        self.stream_back(packet.stream, packet.segment, packet.t_arrival_ns, out)
         self._observe_clock(packet, out)
         packet = replace(packet, order=self._next_order())
         out.append(packet)
@@ -203,6 +203,11 @@ class Ingest:
         self._event(
             out, now_ns, "stream_lost", None, self._last_arrival_ns.get(name), {"stream": name, "reason": reason}
         )
+
+    def stream_back(self, name: str, segment: int, now_ns: int, out: list[Packet]) -> None:
+        """Record that a stream returned."""
+        if self.lost.pop(name, None) is not None:
+            self._event(out, now_ns, "stream_back", None, now_ns, {"stream": name, "segment": segment})
 
     # -- commands --------------------------------------------------------------------------------------------------
 
@@ -308,11 +313,6 @@ class Ingest:
         return True
 
     # -- losses ----------------------------------------------------------------------------------------------------
-
-    def _come_back(self, packet: Packet, out: list[Packet]) -> None:
-        if self.lost.pop(packet.stream, None) is not None:
-            data = {"stream": packet.stream, "segment": packet.segment}
-            self._event(out, packet.t_arrival_ns, "stream_back", None, packet.t_arrival_ns, data)
 
     def _gap(self, stream: str, loss: ItemLoss, now_ns: int, out: list[Packet]) -> None:
         rate_hz = self.infos[stream].rate_hz

@@ -99,25 +99,40 @@ def stream_clock(info: StreamInfo, segment: int, former: StreamClock | None) -> 
 def observe_packet(clock: StreamClock, info: StreamInfo, packet: Packet) -> ClockUpdate | None:
     """Let a packet's stamps or numbers be seen by its clock, before it is timed.
 
-    Rows that disagree among themselves make the whole packet fall back to arrival.
+    A packet without a stamp, or whose rows disagree among themselves, falls back to arrival.
     """
     device_ns = device_time_ns(info, packet)
-    if device_ns is None:
-        return None
-    what = _row_fault(info, packet)
-    if what is not None and isinstance(clock, OnlineClock):
-        return clock.distrust(device_ns, packet.t_arrival_ns, what)
-    return clock.observe(device_ns, packet.t_arrival_ns)
+    if isinstance(clock, OnlineClock):
+        what = "missing" if device_ns is None else _row_fault(info, packet, clock.newest_ns)
+        if what is not None:
+            return clock.distrust(packet.t_arrival_ns, what)
+    return None if device_ns is None else clock.observe(device_ns, packet.t_arrival_ns, _span_ns(info, packet))
 
 
-def _row_fault(info: StreamInfo, packet: Packet) -> FaultKind | None:
+def _span_ns(info: StreamInfo, packet: Packet) -> int:
+    """Device time from a packet's first item to what `device_time_ns` gives."""
+    payload = packet.payload
+    if isinstance(payload, SampleBlock):
+        return _sample_ns(info, len(payload.samples))
+    if isinstance(payload, SensorRows) and info.device_clock == "samples":
+        return _sample_ns(info, len(payload.values))
+    if isinstance(payload, SensorRows) and payload.t_device_ns is not None and len(payload.t_device_ns):
+        return int(payload.t_device_ns[-1]) - int(payload.t_device_ns[0])
+    return 0
+
+
+def _row_fault(info: StreamInfo, packet: Packet, newest_ns: int | None) -> FaultKind | None:
+    """Tell rows that run backwards, overlap the packet before, or are hours apart; `observe` sees the last one only."""
     payload = packet.payload
     if info.device_clock != "stamps" or not isinstance(payload, SensorRows) or payload.t_device_ns is None:
         return None
     stamps = payload.t_device_ns
-    if (stamps[1:] < stamps[:-1]).any():
+    if len(stamps) < 2:
+        return None
+    first_ns, last_ns = int(stamps[0]), int(stamps[-1])
+    if (stamps[1:] < stamps[:-1]).any() or (newest_ns is not None and first_ns < newest_ns <= last_ns):
         return "backwards"
-    return "jumped" if len(stamps) and int(stamps[-1]) - int(stamps[0]) > _LONGEST_PACKET_NS else None
+    return "jumped" if last_ns - first_ns > _LONGEST_PACKET_NS else None
 
 
 class ClockTable:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-FaultKind: TypeAlias = Literal["backwards", "jumped", "stuck", "repeated"]
+FaultKind: TypeAlias = Literal["backwards", "jumped", "stuck", "repeated", "missing"]
 
 _QUIET_NS: Final = 10 * 10**9
 
@@ -13,7 +13,8 @@ class ClockFault:
     """A device's time was unusable as it came.
 
     Attributes:
-        what: `backwards`, `jumped` (ahead, behind, or out of any range), `stuck` (equal for long) or `repeated`.
+        what: `backwards`, `jumped` (ahead, behind, or out of any range), `stuck` (equal for long), `repeated`, or
+            `missing` (no stamp where the others have one).
         seconds: By how much; of a stuck clock, for how long already.
     """
 

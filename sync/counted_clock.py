@@ -52,6 +52,7 @@ class CountedClock:
         self._count_ns: int | None = None
         self._added_ns = 0
         self._seen = 0
+        self._span_ns = 0
         self._suspects: list[tuple[int, int]] = []
 
     @property
@@ -80,24 +81,25 @@ class CountedClock:
         """Time of what is lost at once: a delivery where all are equally long, else an item."""
         return self._unit_ns or self._item_ns
 
-    def observe(self, count_ns: int, arrival_ns: int) -> ClockUpdate | None:
+    def observe(self, count_ns: int, arrival_ns: int, span_ns: int = 0) -> ClockUpdate | None:
         """Take one observation, before its packet is timed.
 
         Args:
             count_ns: The driver's count up to the packet's newest item, at the nominal rate.
             arrival_ns: Its arrival on the cell clock.
+            span_ns: Count from the packet's first item to its newest.
 
         Returns:
             The change to record in front of this packet, or None while the model stands.
         """
-        self.missed = None
+        self.missed, self._span_ns = None, span_ns
         self._measure(count_ns)
         self._seen += 1
         x_ns = count_ns + self._added_ns
         line = self._clock.line
         unit_ns = self.delivery_ns
         if line is None or self._seen < _LEARNING or line.sigma_ns(x_ns) > max(unit_ns, self._noise_ns) / 4:
-            return self._shifted(self._clock.observe(x_ns, arrival_ns))
+            return self._shifted(self._clock.observe(x_ns, arrival_ns, self._span_ns))
         late_ns = arrival_ns - x_ns - line.base_ns(x_ns)
         if late_ns <= max(0.5 * unit_ns, 2.5 * self._noise_ns):
             return self._acquit(x_ns, arrival_ns)
@@ -127,7 +129,7 @@ class CountedClock:
         for suspect in self._suspects:
             line.add(*suspect)
         self._suspects.clear()
-        return self._shifted(self._clock.observe(x_ns, arrival_ns))
+        return self._shifted(self._clock.observe(x_ns, arrival_ns, self._span_ns))
 
     def _judge(self, x_ns: int, arrival_ns: int) -> ClockUpdate | None:
         """Tell a loss from a stall: after a loss, items come at the device's pace, all as late."""
@@ -156,7 +158,7 @@ class CountedClock:
         self.missed = Missed(index=len(x) - 1 - at, count=round(lost_ns / self._item_ns))
         self._suspects.clear()
         self._added_ns += lost_ns
-        self._clock.observe(x_ns + lost_ns, arrival_ns)
+        self._clock.observe(x_ns + lost_ns, arrival_ns, self._span_ns)
         return self._as_update()
 
     def _as_update(self) -> ClockUpdate:

@@ -23,9 +23,10 @@ class OnlineClock:
     """Follows one segment of one stream; at most four changes a second, three more in the first half second of a line.
 
     The model is a continuous chain of straight pieces, each joined to the one before at the previous observation, and
-    its slope never differs from the line's by more than 10 %, in a line's first two seconds 50 %: cell time can bend but never step back. A device whose
-    clock steps gets a new line, a step back included (`resets`). Where stamps are stuck or absurd, or step again and
-    again, the clock is withdrawn (a change for segment `UNTIMED`) and arrival counts until they are sane.
+    its slope never differs from the line's by more than 10 % (50 % in a line's first two seconds): cell time can bend
+    but never step back. A device whose clock steps gets a new line, a step back included (`resets`). Where stamps are
+    stuck or absurd, or step again and again, the clock is withdrawn (a change for segment `UNTIMED`) and arrival counts
+    until they are sane.
 
     Attributes:
         stream: Stream name.
@@ -67,8 +68,6 @@ class OnlineClock:
         self._blind = blind
         self._line: ClockLine | None = None
         self._former_line: ClockLine | None = None
-        if former is not None and former._line is not None:
-            self._belief = former._line.belief
         self._previous_ns = 0
         self._progress_ns = 0
         self._steered_ns = 0
@@ -77,27 +76,31 @@ class OnlineClock:
         self._late_count = 0
         self._repeats = 0
         self._floor_ns = 0
+        self._span_ns = 0
         self._away_until_ns = 0
         self._stepped_ns: list[int] = []
+        if former is not None and former._line is not None:
+            self._belief, self._floor_ns = former._line.belief, former._floor_ns
 
-    def observe(self, device_ns: int, arrival_ns: int) -> ClockUpdate | None:
+    def observe(self, device_ns: int, arrival_ns: int, span_ns: int = 0) -> ClockUpdate | None:
         """Take one observation, before its packet is timed.
 
         Args:
             device_ns: Device time of the packet's newest item (`device_time_ns`).
             arrival_ns: Its arrival on the cell clock, which never runs backwards.
+            span_ns: Device time from the packet's first item to its newest, which a new line must leave room for.
 
         Returns:
             The change to record in front of this packet, or None while the model stands. The first call returns one.
         """
-        self._log.newest = None
+        self._log.newest, self._span_ns = None, span_ns
         return self._handed_out(device_ns, arrival_ns, self._observe(device_ns, arrival_ns))
 
-    def distrust(self, device_ns: int, arrival_ns: int, what: FaultKind) -> ClockUpdate | None:
-        """Take a packet whose stamps contradict each other (`what`); otherwise as `observe`, but arrival counts."""
+    def distrust(self, arrival_ns: int, what: FaultKind) -> ClockUpdate | None:
+        """Take a packet without a stamp, or with stamps that contradict each other: arrival counts for a second."""
         self._log.newest = None
         self._log.add(what, 0.0, arrival_ns)
-        return self._handed_out(device_ns, arrival_ns, self._withdraw(device_ns, arrival_ns))
+        return self._handed_out(self._previous_ns, arrival_ns, self._withdraw(self._previous_ns, arrival_ns))
 
     def _handed_out(self, device_ns: int, arrival_ns: int, update: ClockUpdate | None) -> ClockUpdate | None:
         self._floor_ns = arrival_ns if self.untimed else self.model.to_cell_ns(device_ns)
@@ -109,7 +112,6 @@ class OnlineClock:
             self._log.add("jumped", abs(device_ns) / 1e9, arrival_ns)
             return self._withdraw(device_ns, arrival_ns)
         if self._line is None:
-            self._floor_ns = arrival_ns
             return self._restart(device_ns, arrival_ns)
         if device_ns == self._previous_ns:
             return self._repeat(device_ns, arrival_ns)
@@ -127,7 +129,7 @@ class OnlineClock:
             self._log.add("backwards", (self._previous_ns - device_ns) / 1e9, arrival_ns)
             if late_ns > step_ns:
                 return self._step(device_ns, arrival_ns)
-            return self._join(device_ns, self._floor_ns + 1, self._line)
+            return self._join(device_ns, self._line)
         if late_ns <= step_ns:
             self._line.add(device_ns, arrival_ns)
             return self._steer(self._line, device_ns, arrival_ns)
@@ -155,6 +157,11 @@ class OnlineClock:
     def line(self) -> ClockLine | None:
         """What is known of the device's line; None before the first observation."""
         return self._line
+
+    @property
+    def newest_ns(self) -> int | None:
+        """Device time of the newest observation."""
+        return None if self._line is None else self._previous_ns
 
     @property
     def fault(self) -> ClockFault | None:
@@ -190,7 +197,7 @@ class OnlineClock:
         former, line = self._former_line, self._line
         if former is not None and self._is_back(device_ns, arrival_ns, math.inf):
             self._line, self._former_line, self._late_since_ns = former, None, None
-            return self._join(device_ns, self._floor_ns + 1, former)
+            return self._join(device_ns, former)
         if line is not None and not line.young:
             self._former_line = line
         return self._restart(device_ns, arrival_ns)
@@ -203,7 +210,7 @@ class OnlineClock:
         self._line.fit()
         self._progress_ns = self._fit_at_ns = arrival_ns
         self._late_since_ns, self._repeats = None, 0
-        return self._join(device_ns, self._floor_ns + 1, self._line)
+        return self._join(device_ns, self._line)
 
     def _return(self, device_ns: int, arrival_ns: int) -> ClockUpdate | None:
         """Believe the device again: on its line, if that is where it is, and not because of one that was late."""
@@ -211,7 +218,7 @@ class OnlineClock:
         assert line is not None
         late_ns, step_ns = arrival_ns - device_ns - line.base_ns(device_ns), line.step_ns(device_ns)
         if abs(late_ns) <= step_ns:
-            return self._join(device_ns, self._floor_ns + 1, line)
+            return self._join(device_ns, line)
         if step_ns < late_ns < self._SPIKE_NS and not self._late_too_long(is_late=True, arrival_ns=arrival_ns):
             return None
         return self._restart(device_ns, arrival_ns)
@@ -231,10 +238,11 @@ class OnlineClock:
 
     # -- steering ----------------------------------------------------------------------------------------------------
 
-    def _join(self, device_ns: int, at_least_ns: int, line: ClockLine) -> ClockUpdate:
-        """Put the newest item onto the line, or right behind what was handed out."""
+    def _join(self, device_ns: int, line: ClockLine) -> ClockUpdate:
+        """Put the newest item onto the line, or so that the packet's first is right behind what was handed out."""
         self.untimed = False
         self._steered_ns = device_ns
+        at_least_ns = self._floor_ns + 2 + math.ceil(self._span_ns * (1.0 + line.slope))
         cell_ns = max(device_ns + line.base_ns(device_ns), at_least_ns)
         return self._change(device_ns, cell_ns, line.slope, self._sigma_ns(line, device_ns, cell_ns))
 

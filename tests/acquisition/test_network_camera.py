@@ -123,7 +123,7 @@ def test_every_protocol_is_fast_and_complete(started, opened, protocol, settings
 
 
 def test_a_stream_joined_between_keyframes_seconds_apart_is_opened(started, opened):
-    url = started("udp", "--gop", "100").url
+    url = started("udp", "--gop", "100", "--noise", "16").url
     wait = threading.Event()
     for _ in range(3):  # anywhere between two keyframes
         wait.wait(0.4)
@@ -266,3 +266,33 @@ def test_impossible_stamps_are_passed_on_and_counted(served, opened, caplog):
     assert odd["repeated"] >= 1
     assert odd["backwards"] >= 1
     assert len(caplog.records) == sum(count > 0 for count in odd.values())  # each kind is said once
+
+
+def test_a_damaged_picture_and_what_is_predicted_from_it_are_lost(served, opened):
+    data, ends = io.BytesIO(), []
+    noise = np.random.default_rng(0)
+    with av.open(data, "w", format="mpegts", options={"omit_video_pes_length": "0"}) as container:
+        options = {"preset": "ultrafast", "tune": "zerolatency", "g": "30", "keyint_min": "30", "sc_threshold": "0"}
+        stream = container.add_stream("libx264", rate=30, options=options)
+        stream.height, stream.width, stream.pix_fmt = 64, 64, "yuv420p"
+        for number in range(90):
+            frame = av.VideoFrame.from_ndarray(noise.integers(0, 256, (96, 64), np.uint8), format="yuv420p")
+            frame.pts, frame.time_base = number, Fraction(1, 30)
+            container.mux(stream.encode(frame))
+            ends.append(data.tell())
+    whole = data.getvalue()
+    pieces = [whole[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
+    assert len(pieces[50]) > 10 * 188
+    pieces[50] = pieces[50][: 5 * 188] + pieces[50][6 * 188 :]  # a datagram that never came
+
+    def send_paced(send, ended):
+        for piece in pieces:
+            send(piece)
+            ended.wait(1 / 30)
+        ended.wait(5)
+
+    camera = opened(f"tcp://127.0.0.1:{served(send_paced)}", format="mpegts")
+    packets = frames_of(camera, 70)
+    steps = np.rint(np.diff([packet.t_device_ns for packet in packets]) * 30 / 1e9)
+    assert sorted(set(steps.tolist())) == [1, 11]  # pictures 50 to 59, up to the next keyframe
+    assert np.array_equal(steps, np.diff([packet.seq for packet in packets]))

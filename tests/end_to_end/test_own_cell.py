@@ -8,9 +8,10 @@ import pytest
 
 from acquisition.camera import CameraConfig
 from acquisition.microphone import MicrophoneConfig
+from acquisition.photo_camera import PhotoCameraConfig
 from acquisition.photo_folder import PhotoFolderConfig
 from acquisition.serial_sensors import SerialConfig
-from recordings.cell import JudgeSettings, RecordSettings, load_cell
+from recordings.cell import JudgeSettings, NetworkSettings, RecordSettings, load_cell
 from sync.arc import ArcConfig
 from tests.acquisition.counterparts import ROOT
 
@@ -23,6 +24,8 @@ SETTINGS: Final[dict[str, type[Any]]] = {
     "`microphone`": MicrophoneConfig,
     "`serial`": SerialConfig,
     "`photo-folder`": PhotoFolderConfig,
+    "`photo-camera`": PhotoCameraConfig,
+    "`[network]`": NetworkSettings,
 }
 
 

@@ -45,19 +45,18 @@ SDP: Final = (
 
 
 def draw(number: int, time_ns: int, height: int, width: int) -> npt.NDArray[np.uint8]:
-    """Draw a picture that says its number and time, `(height, width)` uint8, with the noise of a camera."""
+    """Draw a picture that says its number and time, `(height, width)` uint8."""
     bits = np.array([value >> shift & 1 for value, n in ((time_ns, 64), (number, 32)) for shift in range(n)], np.uint8)
     blocks = np.zeros(height // BLOCK * (width // BLOCK), np.uint8)
     blocks[:BITS] = bits
-    blocks = blocks.reshape(height // BLOCK, width // BLOCK) * np.uint8(200) + np.uint8(25)
+    blocks = blocks.reshape(height // BLOCK, width // BLOCK) * np.uint8(150) + np.uint8(25)
     picture: npt.NDArray[np.uint8] = np.kron(blocks, np.ones((BLOCK, BLOCK), np.uint8))
-    picture += NOISE.integers(0, 16, (height, width), np.uint8)
     return picture
 
 
 def read(pixels: npt.NDArray[np.uint8]) -> tuple[int, int]:
     """Number of a picture and when it was sent (ns), also after a lossy codec."""
-    centres = pixels[BLOCK // 2 :: BLOCK, BLOCK // 2 :: BLOCK].ravel()[:BITS] > 125
+    centres = pixels[BLOCK // 2 :: BLOCK, BLOCK // 2 :: BLOCK].ravel()[:BITS] > 130
     time_ns, number = (
         sum(int(bit) << shift for shift, bit in enumerate(part)) for part in (centres[:64], centres[64:])
     )
@@ -116,6 +115,7 @@ class _Camera:
             if 0 < self._settings.resize_s < (now_ns - self._first_ns) / 1e9:
                 height, width = 2 * height, 2 * width
             luma = draw(number, now_ns, height, width)
+            luma += NOISE.integers(0, self._settings.noise + 1, luma.shape, np.uint8)
             chroma = np.full((height // 2, width), 128, np.uint8)
             frame = av.VideoFrame.from_ndarray(np.concatenate([luma, chroma]), format="yuv420p")
             frame.color_range = 2
@@ -278,6 +278,7 @@ if __name__ == "__main__":
     parser.add_argument("--fps", type=float, default=30.0)
     parser.add_argument("--size", type=int, nargs=2, default=(96, 160))
     parser.add_argument("--gop", type=int, default=15)
+    parser.add_argument("--noise", type=int, default=0)
     parser.add_argument("--resize-s", type=float, default=0.0)
     chosen = parser.parse_args()
     KINDS[chosen.protocol](_Camera(chosen))

@@ -37,6 +37,7 @@ class FakeCamera:
 
     def start(self) -> int:
         """Plug it in (also again, after `kill`); gives the cell time from which it can answer."""
+        wait_until(lambda: not _answers(), "no other camera holds the port", PATIENCE_S)
         self._process = _Process(self._command)
         wait_until(_answers, "the camera answers", PATIENCE_S)
         return time.monotonic_ns()

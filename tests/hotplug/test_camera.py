@@ -13,8 +13,8 @@ PERIOD_NS = round(1e9 / FPS)
 
 @pytest.fixture
 def camera(request):
-    size = ("192", "320") if request.param == "udp" else ("96", "160")  # MPEG-TS is probed by the kilobyte
-    camera = CameraProcess(request.param, "--fps", str(FPS), "--size", *size)
+    noise = "64" if request.param == "udp" else "0"  # MPEG-TS is probed by the kilobyte
+    camera = CameraProcess(request.param, "--fps", str(FPS), "--noise", noise)
     camera.start()
     yield camera
     camera.kill()

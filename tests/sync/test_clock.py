@@ -1,6 +1,7 @@
 """Clocks: exact arithmetic, time that never steps back, and how close they come to the truth."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acquisition.packet import ClockUpdate, Packet, SampleBlock, SensorRows, StreamInfo, VideoFrame
-from sync.clock import ClockModel, ClockTable, OnlineClock, device_time_ns
+from sync.clock import ClockModel, ClockTable, CountedClock, OnlineClock, device_time_ns, observe_packet, stream_clock
 from sync.online_clock import UNTIMED
 
 MS = 10**6
 SECOND = 10**9
 Int64s = npt.NDArray[np.int64]
+
+
+VIDEO = StreamInfo(name="v", modality="video", rate_hz=30.0, device_clock="stamps")
+SOUND = StreamInfo(name="a", modality="audio", rate_hz=44100.0, channels=("mono",), device_clock="samples")
+ROWS = StreamInfo(name="s", modality="sensors", rate_hz=10.0, channels=("feed",), device_clock="stamps")
 
 
 def deliveries(
@@ -121,6 +127,53 @@ def test_no_stamp_whatever_raises_or_turns_time_back(moves: list[tuple[int, int]
         cell_ns = follower.take(device_ns, arrival_ns)
         assert cell_ns >= last_ns
         last_ns = cell_ns
+
+
+stamps_of_rows = st.lists(st.integers(-(2**62), 2**62) | st.integers(0, 50 * MS), min_size=1, max_size=4)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(stamps_of_rows, st.integers(MS, SECOND)), min_size=1, max_size=30), st.booleans())
+def test_no_row_of_any_packet_turns_time_back(packets: list[tuple[list[int], int]], ascending: bool) -> None:
+    clock, table = OnlineClock("s", 0), ClockTable()
+    arrival_ns, last_ns = SECOND, 0
+    for stamps, wait_ns in packets:
+        arrival_ns += wait_ns
+        device = np.array([arrival_ns // 2 + x for x in sorted(stamps)] if ascending else stamps, np.int64)
+        arrivals = np.full(len(stamps), arrival_ns)
+        rows = SensorRows(first_row=0, values=np.zeros((len(stamps), 1)), t_device_ns=device, t_arrival_ns=arrivals)
+        packet = Packet(stream="s", seq=0, t_arrival_ns=arrival_ns, payload=rows)
+        update = observe_packet(clock, ROWS, packet)
+        if update is not None:
+            table.apply(update)
+        times_ns = [last_ns, *table.cell_times_ns(ROWS, packet).tolist()]
+        assert times_ns == sorted(times_ns)
+        last_ns = times_ns[-1]
+
+
+def test_a_frame_without_a_stamp_falls_back_to_arrival_and_the_clock_returns() -> None:
+    device, true, arrival = deliveries(30, 20, 20, 2, 1)
+    clock, table, cell = stream_clock(VIDEO, 0, None), ClockTable(), []
+    assert isinstance(clock, OnlineClock)
+    for i, (x, a) in enumerate(zip(device.tolist(), arrival.tolist(), strict=True)):
+        frame = VideoFrame(pixels=np.zeros((1, 1), np.uint8))
+        stamp = None if i in range(300, 310) else x
+        packet = Packet(stream="v", seq=i, t_device_ns=stamp, t_arrival_ns=a, payload=frame)
+        update = observe_packet(clock, VIDEO, packet)
+        if update is not None:
+            table.apply(update)
+        cell.append(table.cell_time_ns(VIDEO, packet))
+    assert (np.diff(cell) >= 0).all()
+    assert cell[300:335] == arrival[300:335].tolist()
+    assert np.abs(np.array(cell)[400:] - true[400:]).max() < MS
+    assert clock.faults == {"missing": 10}
+
+
+def test_every_stream_gets_the_clock_that_fits_it() -> None:
+    counted = stream_clock(SOUND, 0, None)
+    assert isinstance(counted, CountedClock)
+    assert isinstance(stream_clock(replace(SOUND, has_counter=True), 1, counted), OnlineClock)
+    assert stream_clock(replace(SOUND, device_clock="none"), 1, counted) is None
 
 
 @pytest.mark.parametrize(
@@ -265,11 +318,6 @@ def _size(thing: Any) -> int:
     if isinstance(thing, list | tuple | dict):
         return len(thing)
     return sum(_size(value) for value in vars(thing).values()) if hasattr(thing, "__dict__") else 1
-
-
-VIDEO = StreamInfo(name="v", modality="video", rate_hz=30.0, device_clock="stamps")
-SOUND = StreamInfo(name="a", modality="audio", rate_hz=44100.0, channels=("mono",), device_clock="samples")
-ROWS = StreamInfo(name="s", modality="sensors", rate_hz=10.0, channels=("feed",), device_clock="stamps")
 
 
 def test_the_table_times_every_kind_of_packet() -> None:
