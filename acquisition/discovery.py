@@ -221,7 +221,7 @@ def figures(checked: DeviceCheck) -> dict[str, Any]:
 
 
 def check_streams(drivers: dict[str, Driver], seconds: float = SECONDS) -> list[dict[str, Any]]:
-    """Check the closed drivers of a cell file beside each other, as `list_devices` does; `kind` is the modality's."""
+    """Check the closed drivers of a cell's streams, by name and all at once; entries as of `list_devices`."""
     checks = check_devices([[driver] for driver in drivers.values()], seconds)
     return [
         {

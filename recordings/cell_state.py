@@ -17,9 +17,17 @@ from recordings.ingest import Ingest
 from recordings.recorder import Recorder, utc_now
 from recordings.status import Alarm, CellStatus, DetectorStatus, Gap, StreamStatus, WeldPhase, WeldStatus
 from recordings.verdict import Score, Verdict
+from sync.clock_fault import FaultKind
 
 log = logging.getLogger(__name__)
 
+_FAULT_WORDS: Final[dict[FaultKind, str]] = {
+    "backwards": "ran backwards",
+    "jumped": "jumped",
+    "stuck": "stand still",
+    "repeated": "repeat",
+    "missing": "are missing",
+}
 _RATE_S: Final = 3.0
 _DETECTOR_SILENT_S: Final = 3.0
 
@@ -56,7 +64,6 @@ class CellState:
     _first_offsets: dict[tuple[str, int], int] = field(default_factory=dict)
     _origins: dict[str, int] = field(default_factory=dict)
     _cut: set[str] = field(default_factory=set)
-    _clock_faults: dict[str, int] = field(default_factory=dict)
     _sync: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def alarm(self, text: str, level: Literal["warning", "error"] = "warning") -> None:
@@ -87,8 +94,7 @@ class CellState:
         elif event.kind == "stream_lost":
             self.alarm(f"{data['stream']}: {data['reason']}; check its cable and power")
         elif event.kind == "clock_fault":
-            self._clock_faults[data["stream"]] = self._clock_faults.get(data["stream"], 0) + 1
-            self.alarm(f"{data['stream']}: its time stamps {data['what']}; check the device's clock")
+            self.alarm(f"{data['stream']}: its time stamps {_FAULT_WORDS[data['what']]}; check the device's clock")
         elif event.kind == "sync":
             self._sync |= data["offsets"]
         if event.weld is None:
@@ -229,7 +235,7 @@ class CellState:
                     sigma_ms=None if model is None else model.sigma_ns / 1e6,
                     problem=health.problem,
                     segment=segment,
-                    clock_faults=self._clock_faults.get(name, 0),
+                    clock_faults=ingest.clock_faults.get(name, 0),
                     sync_ms=sync.get("offset_ms"),
                     sync_sigma_ms=sync.get("sigma_ms"),
                 )

@@ -72,6 +72,7 @@ def gap_losses(events: pa.Table, manifest: Manifest) -> dict[str, list[Loss]]:
                 missing=missing,
                 seconds=missing / rate_hz if rate_hz else 0.0,
                 reason=str(data.get("reason", "device")),
+                exact=bool(data.get("exact", True)),
             )
             losses.setdefault(record.info.name, []).append(loss)
     return losses

@@ -29,7 +29,7 @@ from recordings.loss import ItemLoss, LossTracker, item_range
 from recordings.weld_machine import WeldMachine
 from sync.arc import ArcDetector, ArcEdge, block_sound_level, frame_light
 from sync.arc_watch import ArcWatch
-from sync.clock import ClockTable, OnlineClock, device_time_ns
+from sync.clock import ClockTable, CountedClock, Missed, StreamClock, observe_packet, stream_clock
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +81,7 @@ class Ingest:
         clocks: Online clocks in force.
         welds: Welds not yet done, oldest first, by key.
         lost: Streams that are silent now, with the reason.
+        clock_faults: Unusable device stamps so far, per stream.
         armed: A trigger starts a weld.
         keyframe_order: Order of the newest frame that must be coded as a keyframe.
     """
@@ -97,7 +98,7 @@ class Ingest:
         self._utc_of = utc_of
         self._order = 0
         self._own_seq = {CLOCKS_STREAM: 0, EVENTS_STREAM: 0}
-        self._online: dict[str, OnlineClock] = {}
+        self._online: dict[str, StreamClock | None] = {}
         self._arc = ArcDetector(cell.arc)
         self._watch = ArcWatch({}, cell.arc)
         self._channels: dict[str, tuple[int, int]] = {}
@@ -119,6 +120,7 @@ class Ingest:
         self.clocks = ClockTable()
         self.welds: dict[str, WeldMachine] = {}
         self.lost: dict[str, str] = {}
+        self.clock_faults: dict[str, int] = {}
         self.armed = True
         self.keyframe_order = 0
         for info in infos.values():
@@ -165,7 +167,7 @@ class Ingest:
         out.append(packet)
         end_ns = self._cell_time_ns(packet)
         self._note_start(packet, end_ns)
-        loss = self.losses[packet.stream].observe(packet, end_ns)
+        loss = self.losses[packet.stream].observe(packet, end_ns, self._missed(packet.stream))
         if loss is not None:
             self._gap(packet.stream, loss, packet.t_arrival_ns, out)
         self._reached_ns[packet.stream] = max(end_ns, self._reached_ns.get(packet.stream, end_ns))
@@ -272,18 +274,29 @@ class Ingest:
 
     def _observe_clock(self, packet: Packet, out: list[Packet]) -> None:
         info = self.infos[packet.stream]
-        device_ns = device_time_ns(info, packet)
-        if device_ns is None:
+        former = self._online.get(packet.stream)
+        if packet.stream not in self._online or packet.segment != self.segments.get(packet.stream):
+            self._online[packet.stream] = stream_clock(info, packet.segment, former)
+        clock = self._online[packet.stream]
+        if clock is None:
             return
-        clock = self._online.get(packet.stream)
-        if clock is None or clock.segment != packet.segment:
-            clock = self._online[packet.stream] = OnlineClock(packet.stream, packet.segment)
-        update = clock.observe(device_ns, packet.t_arrival_ns)
+        before = sum(clock.faults.values())
+        update = observe_packet(clock, info, packet)
+        met = sum(clock.faults.values()) - before
+        self.clock_faults[packet.stream] = self.clock_faults.get(packet.stream, 0) + met
         if update is not None:
             self.clocks.apply(update)
             made = self._own(CLOCKS_STREAM, packet.t_arrival_ns, update)
             self._clock_history.setdefault(packet.stream, deque()).append(made)
             out.append(made)
+        if clock.fault is not None:
+            data = {"stream": packet.stream, "segment": packet.segment, **asdict(clock.fault)}
+            self._event(out, packet.t_arrival_ns, "clock_fault", None, packet.t_arrival_ns, data)
+
+    def _missed(self, stream: str) -> Missed | None:
+        """What the stream's newest packet showed to be missing, where only the driver counts."""
+        clock = self._online.get(stream)
+        return clock.missed if isinstance(clock, CountedClock) else None
 
     def _cell_time_ns(self, packet: Packet) -> int:
         """Cell time of the packet's last item."""

@@ -14,6 +14,9 @@ from acquisition.packet import Packet, SampleBlock, SensorRows, StreamInfo
 from sync.item_count import Missed
 from sync.stamp_gaps import StampGaps
 
+FOUND_BY_TIME: Final = frozenset({"stamps", "late"})
+"""Reasons of losses that the item numbers pass over, because only the driver counts."""
+
 _REMEMBERED: Final = 40
 """Packets that a loss may be found after it happened, and a few more."""
 

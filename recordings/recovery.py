@@ -13,6 +13,7 @@ from acquisition.packet import CLOCKS_STREAM, EVENTS_STREAM
 from recordings.audio_file import salvage_sound
 from recordings.columns import BLOCKS
 from recordings.finishing import finish, gap_losses, recorded_items, stream_table, sweep, sweep_parts, table_columns
+from recordings.loss import FOUND_BY_TIME
 from recordings.manifest import Loss, Manifest, StreamRecord
 from recordings.marks import Mark, MarksFile, being_written, read_marks
 from recordings.table_writer import read_table
@@ -154,7 +155,8 @@ def _loss(name: str, record: StreamRecord, table: pa.Table, marks: MarksFile | N
     if mark is None:
         missing = 0
     elif row is not None and row["segment"] == mark.segment:
-        missing = mark.item - first - sum(gap.missing for gap in gaps if gap.first >= first)
+        told = (gap for gap in gaps if gap.first >= first and gap.reason not in FOUND_BY_TIME)
+        missing = mark.item - first - sum(gap.missing for gap in told)
     elif row is None:
         missing, first = mark.items, mark.item - mark.items
     else:

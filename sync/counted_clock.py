@@ -29,7 +29,7 @@ class CountedClock:
         segment: Segment of the stream.
         missed: The loss that the newest observation made known, or None: `index` deliveries came since the first one
             after it, `count` items are missing.
-        fault: As of `OnlineClock`.
+        fault, faults: As of `OnlineClock`.
         model: The model in force, on the driver's count.
     """
 
@@ -59,6 +59,11 @@ class CountedClock:
     def fault(self) -> ClockFault | None:
         """What was wrong with the newest observation."""
         return self._clock.fault
+
+    @property
+    def faults(self) -> dict[str, int]:
+        """As of `OnlineClock`."""
+        return self._clock.faults
 
     @property
     def untimed(self) -> bool:

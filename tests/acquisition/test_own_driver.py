@@ -12,7 +12,7 @@ import pytest
 
 from acquisition.device_check import check_devices
 from acquisition.driver import DeviceError
-from acquisition.packet import Packet, SensorRows
+from acquisition.packet import Event, SensorRows
 from acquisition.transport import ControlClient
 from recordings.capture import Capture, CaptureOptions
 from recordings.cell import build_drivers, load_cell
@@ -117,17 +117,14 @@ def test_a_weld_is_recorded_with_it(box, cell, tmp_path, runtime_dir):
     rows = reader.sensors("sensors")
     assert rows["current_a"].max() == 150.0
     assert (rows["current_a"] == 150.0).sum() > 100
-    gaps = [packet.payload for packet in reader.packets() if _is_gap(packet)]
+    events = [packet.payload for packet in reader.packets() if isinstance(packet.payload, Event)]
+    gaps = [event for event in events if event.kind == "gap"]
     assert gaps
     assert all((gap.data["missing"], gap.data["reason"], gap.data["first"] % 50) == (1, "device", 0) for gap in gaps)
 
 
 def _welds(root: Path) -> list[Path]:
     return [path.parent for path in root.glob("welds/*/*/*/weld.json")]
-
-
-def _is_gap(packet: Packet) -> bool:
-    return getattr(packet.payload, "kind", "") == "gap"
 
 
 def test_it_returns_as_a_new_segment_after_silence(box, cell):

@@ -1,5 +1,6 @@
 import itertools
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from acquisition.photo_folder import WELD_NAME
 from acquisition.simulated.weld import simulated_weld
 from recordings.ingest import Ingest, clock_snapshot, weld_key
 from recordings.loss import item_range
+from sync.clock import ClockTable
 from sync.sample import Weld4MSample
 from tests.recordings.cells import ingested, small_cell
 from tests.recordings.handmade import (
@@ -385,3 +387,60 @@ def test_a_system_clock_stepped_by_hours_inside_a_weld_changes_only_names():
     assert histories[0][0][0] == histories[1][0][0]
     assert histories[0][0][1] != histories[1][0][1]
     assert histories[0][1:] == histories[1][1:]
+
+
+HOUR_NS = 3600 * 10**9
+BAD_STAMPS: dict[str, tuple[Callable[[int, int], int | None], set[str]]] = {
+    "hours ahead": (lambda n, t_ns: t_ns + HOUR_NS if n in (60, 130) else t_ns, {"jumped"}),
+    "hours back": (lambda n, t_ns: t_ns - HOUR_NS if n in (60, 130) else t_ns, {"backwards"}),
+    "set by hours": (lambda n, t_ns: t_ns + HOUR_NS if n > 110 else t_ns, {"jumped"}),
+    "set back": (lambda n, t_ns: t_ns - HOUR_NS if n > 110 else t_ns, {"backwards"}),
+    "backwards": (lambda n, t_ns: t_ns - 50_000_000 if n % 40 == 39 else t_ns, {"backwards"}),
+    "repeated": (lambda n, t_ns: t_ns - 20_000_000 if n % 40 == 39 else t_ns, {"repeated"}),
+    "all equal": (lambda n, t_ns: 5, {"stuck"}),
+    "stuck for a while": (lambda n, t_ns: t_ns if not 80 < n < 180 else 8 * 10**9, {"stuck"}),
+    "absurd": (lambda n, t_ns: 2**63 - 1 if n % 50 == 7 else t_ns, {"jumped"}),
+    "absent": (lambda n, t_ns: None, {"missing"}),
+}
+
+
+@pytest.mark.parametrize("name", BAD_STAMPS)
+def test_bad_stamps_of_one_device_are_told_and_disturb_nothing_else(name):
+    change, kinds = BAD_STAMPS[name]
+    packets, count = [], 0
+    for packet in World(seconds=7.0).packets():
+        if isinstance(packet.payload, SensorRows):
+            assert packet.payload.t_device_ns is not None
+            stamp = change(count, int(packet.payload.t_device_ns[0]))
+            stamps = None if stamp is None else np.array([stamp], np.int64)
+            packet = replace(packet, t_device_ns=stamp, payload=replace(packet.payload, t_device_ns=stamps))
+            count += 1
+        packets.append(packet)
+    run = Run(cell()).feed(packets)
+    told = {event.data["what"] for event in run.events("clock_fault")}
+    assert kinds <= told
+    assert {event.data["stream"] for event in run.events("clock_fault")} == {"sensors"}
+    assert len(run.events("clock_fault")) <= 4
+    assert run.ingest.clock_faults["sensors"] >= len(run.events("clock_fault"))
+    clocks, late_ns, before_ns = ClockTable(), [], 0
+    for packet in run.published:
+        if isinstance(packet.payload, ClockUpdate):
+            clocks.apply(packet.payload)
+        elif packet.stream == "sensors":
+            t_ns = clocks.cell_time_ns(SENSORS, packet)
+            assert t_ns >= before_ns
+            before_ns = t_ns
+            late_ns.append(packet.t_arrival_ns - t_ns)
+    assert np.abs(late_ns).max() < 600_000_000
+    assert np.median(np.abs(late_ns)) < 20_000_000
+    calm = Run(cell()).feed(World(seconds=7.0).packets())
+    assert len(run.events("weld_close")) == 1
+    assert not [event for event in run.events("gap") if event.data["stream"] != "sensors"]
+    for stream in ("camera", "microphone"):
+        mine, theirs = ([(p.seq, p.t_device_ns) for p in one.published if p.stream == stream] for one in (run, calm))
+        assert mine == theirs
+        one, other = (
+            [p.payload for p in made.published if isinstance(p.payload, ClockUpdate) and p.payload.of_stream == stream]
+            for made in (run, calm)
+        )
+        assert one == other
