@@ -26,13 +26,17 @@ commands = typer.Typer()
 
 @commands.command()
 def devices(
-    check: Annotated[bool, typer.Option("--check", help="Open each device briefly.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Open each device for 5 s: rate, jitter, losses.")] = False,
+    cell: Annotated[Path | None, typer.Option("--cell", help="With --check: the streams of this cell file.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List cameras, microphones and serial ports as lines for a cell file."""
-    from acquisition.discovery import list_devices
+    """List cameras, microphones, serial ports, GigE Vision cameras and LSL streams as lines for a cell file."""
+    from acquisition.discovery import check_streams, list_devices
+    from recordings.cell import build_drivers, load_cell
 
-    found = list_devices(check=check)
+    if cell and not check:
+        raise typer.BadParameter("--cell says whose streams to check; add --check")
+    found = check_streams(build_drivers(load_cell(cell))[0]) if check and cell else list_devices(check=check)
     print_result(
         {"devices": found}, as_json, lambda result: (line for device in result["devices"] for line in device["lines"])
     )

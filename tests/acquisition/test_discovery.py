@@ -108,9 +108,7 @@ def test_a_serial_port_that_says_nothing_is_a_problem_and_one_that_speaks_is_not
 
 
 def test_a_serial_port_is_listed_as_lines_that_open_it():
-    found = FoundDevice(
-        kind="serial", name="a\nbox", settings={"port": "/dev/x", "columns": ("current_a", "voltage_v")}
-    )
+    found = FoundDevice(kind="serial", name="a\nbox", settings={"port": "/dev/x", "columns": ("current_a", "wire_mm")})
     assert found.lines[0] == "# a box"
     stream = tomllib.loads("\n".join(found.lines))["stream"][0]
     assert (stream["name"], stream["driver"], stream["columns"]) == ("sensors", "serial", ["current_a", "wire_mm"])
