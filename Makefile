@@ -35,10 +35,10 @@ check: $(INSTALLED) ## lint, format, types, layers
 	.venv/bin/lint-imports
 
 unit: $(INSTALLED) ## the tests of single parts
-	$(PY) -m pytest -m "not end_to_end" --ignore tests/hotplug
+	$(PY) -m pytest -m "not end_to_end" --ignore tests/hotplug --numprocesses 3
 
 hot-plug: $(INSTALLED) ## devices pulled and plugged in again; they wait most of the time, so many at once
-	$(PY) -m pytest tests/hotplug --numprocesses 6 --dist loadfile
+	$(PY) -m pytest tests/hotplug --numprocesses 8
 
 end-to-end: $(INSTALLED) ## the tests of whole processes, in real time
 	$(PY) -m pytest -m end_to_end

@@ -156,7 +156,7 @@ class DeviceSequence(Generic[T]):
     def push(self, item: DeviceItem[T]) -> list[PlacedItem[T]]:
         """Take an item; give those that have their place now: none while it waits, two when one had waited."""
         held, step = self._held, self._step(item)
-        if item.seq is not None and (step.length == 0 or (held is not None and item[1:3] == held[1:3])):
+        if item.seq is not None and (step.length == 0 or (held is not None and item.seq == held.seq)):
             self.faults[TWICE] += 1
             return []
         self._held = None
