@@ -28,6 +28,8 @@ _FAULT_WORDS: Final[dict[FaultKind, str]] = {
     "repeated": "repeat",
     "missing": "are missing",
 }
+_JUMP_S: Final = 0.1
+"""A jump below this is a queue on the way that shrank rather than a clock that was set."""
 _RATE_S: Final = 3.0
 _DETECTOR_SILENT_S: Final = 3.0
 
@@ -94,7 +96,9 @@ class CellState:
         elif event.kind == "stream_lost":
             self.alarm(f"{data['stream']}: {data['reason']}; check its cable and power")
         elif event.kind == "clock_fault":
-            self.alarm(f"{data['stream']}: its time stamps {_FAULT_WORDS[data['what']]}; check the device's clock")
+            if data["what"] != "jumped" or data["seconds"] > _JUMP_S:
+                words = _FAULT_WORDS[data["what"]]
+                self.alarm(f"{data['stream']}: its time stamps {words}; check the device's clock")
         elif event.kind == "sync":
             self._sync |= data["offsets"]
         if event.weld is None:

@@ -54,6 +54,7 @@ class CountedClock:
         self._seen = 0
         self._span_ns = 0
         self._suspects: list[tuple[int, int]] = []
+        self._before_ns = 0.0
 
     @property
     def fault(self) -> ClockFault | None:
@@ -107,6 +108,7 @@ class CountedClock:
             return self._shifted(self._clock.observe(x_ns, arrival_ns, self._span_ns))
         late_ns = arrival_ns - x_ns - line.base_ns(x_ns)
         if late_ns <= max(0.5 * unit_ns, 2.5 * self._noise_ns):
+            self._before_ns = late_ns
             return self._acquit(x_ns, arrival_ns)
         self._suspects.append((x_ns, arrival_ns))
         if len(self._suspects) > _MOST:
@@ -140,7 +142,8 @@ class CountedClock:
         """Tell a loss from a stall: after a loss, items come at the device's pace, all as late."""
         line, unit_ns, noise_ns = self._clock.line, self.delivery_ns, self._noise_ns
         assert line is not None
-        need = _FEW if unit_ns > 12.0 * noise_ns else _MANY
+        clear = unit_ns > 12.0 * noise_ns
+        need = _FEW if clear else _MANY
         if len(self._suspects) < need:
             return None
         x, arrival = np.array(self._suspects).T
@@ -155,6 +158,11 @@ class CountedClock:
         at = int(too_early[-1]) + 1 if len(too_early) else 0
         if len(x) - at < need:
             return None
+        before_ns = late[at - 1] if at else self._before_ns
+        if clear and late[at] - before_ns < 0.5 * units * true_ns:
+            # It came creeping: a device off its rate, or a server whose queue grows; a loss comes from one to the next.
+            self._before_ns = float(late[-1])
+            return self._acquit(x_ns, arrival_ns) if len(x) >= _MOST else None
         for suspect in self._suspects[:at]:
             line.add(*suspect)
         lost_ns = round(units * unit_ns)
