@@ -159,8 +159,10 @@ class CountedClock:
         if len(x) - at < need:
             return None
         before_ns = late[at - 1] if at else self._before_ns
-        if clear and late[at] - before_ns < 0.5 * units * true_ns:
-            # It came creeping: a device off its rate, or a server whose queue grows; a loss comes from one to the next.
+        crept = clear and late[at] - before_ns < 0.5 * units * true_ns
+        if crept or (units == 1 and unit_ns > 1.5 * self._item_ns):
+            # A device off its rate, or a server whose queue grew, by a block of samples even from one to the next:
+            # lateness alone does not tell less than two blocks from that.
             self._before_ns = float(late[-1])
             return self._acquit(x_ns, arrival_ns) if len(x) >= _MOST else None
         for suspect in self._suspects[:at]:
