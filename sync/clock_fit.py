@@ -122,8 +122,11 @@ def _lives(device_ns: Int64s, arrival_ns: Int64s, segment: Int64s) -> list[int]:
         before = late_ms[max(firsts[-1], i - window) : i]
         after = late_ms[i : i + window][segment[i : i + window] == segment[i]]
         level = np.median(after)
-        stays = min(len(before), len(after)) >= 3 and abs(late_ms[i] - level) <= _STEP_MS
-        if stays and abs(level - np.median(before)) > _STEP_MS:
+        # A life of one or two deliveries, at an end of the recording, must lie further off than any queue.
+        least_ms = _STEP_MS if min(len(before), len(after)) >= 3 else _ABSURD_MS
+        step_ms = abs(level - np.median(before))
+        # The first of a life may itself be late, if not by much of the step.
+        if step_ms > least_ms and abs(late_ms[i] - level) <= max(_STEP_MS, 0.1 * step_ms):
             firsts.append(int(i))
     return firsts
 

@@ -160,3 +160,18 @@ def test_a_polling_grid_is_told_from_a_device_in_step_with_it() -> None:
     at_once = PollingGrid()
     at_once.see_all(rng.integers(0, SECOND, 100))
     assert at_once.quantum_ms(spread_ms=2.0) == 0.0
+
+
+@pytest.mark.parametrize("left", [2, 300])
+def test_a_restart_that_nobody_announced_is_found_though_its_first_delivery_is_late(left: int) -> None:
+    n, queue_ns = 1000, 400_000_000
+    true_ns = np.arange(n, dtype=np.int64) * 10_000_000
+    device_ns = 720_000 * 10**9 + true_ns
+    at = n - left
+    device_ns[at:] -= int(device_ns[at])
+    late_ns = np.maximum(queue_ns - (true_ns - true_ns[at]), 0)
+    late_ns[:at] = 0
+    arrival_ns = true_ns + late_ns + np.random.default_rng(1).gamma(2.0, 0.5e6, n).astype(np.int64)
+    fits = fit_stream(device_ns, arrival_ns, np.zeros(n, np.int64))
+    assert [fit.first for fit in fits] == [0, at]
+    assert np.abs(fits[1].model.to_cell_ns_array(device_ns[at:]) - true_ns[at:]).max() < queue_ns + 10_000_000
