@@ -211,7 +211,8 @@ class HealthTable(QFrame):
             rate,
             str(stream.dropped),
             age,
-            _sync(stream),
+            # The stream that the others are compared with has no uncertainty of its own.
+            self.tr("reference") if stream.sync_ms is not None and not stream.sync_sigma_ms else _sync(stream),
             stream.problem or "",
         ]
         items = self._fill_row(row, cells, shape)
@@ -295,8 +296,7 @@ def _age(seconds: float) -> str:
 def _sync(stream: StreamStatus) -> str:
     """How late the stream saw the last arc; before a weld, how well its clock is known."""
     if stream.sync_ms is not None:
-        sigma = "" if not stream.sync_sigma_ms else f" ± {stream.sync_sigma_ms:.0f}"
-        return f"{stream.sync_ms:+.0f}{sigma} ms"
+        return f"{stream.sync_ms:+.0f} ± {stream.sync_sigma_ms:.0f} ms"
     return "–" if stream.sigma_ms is None else f"± {stream.sigma_ms:.2f} ms"
 
 
