@@ -75,23 +75,11 @@ class Camera(ThreadedDriver):
         self._shots: Iterator[Shot] = iter(())
         self._expand = False
 
-    def _is_closing(self) -> bool:
-        return self._stop.is_set() and self._state != "opening"
-
     def _connect(self) -> StreamInfo:
         """Open the source and decode its first frame, which alone proves that it is a video."""
-        self._shots = self._deliveries()
-        try:
-            shot = next(self._shots, None)
-            if shot is None:
-                raise self._source.error("holds no readable picture", "check the file or correct url in the cell file")
-        except av.error.FFmpegError as error:
-            self._disconnect()
-            raise self._source.explained(error) from None
-        except BaseException:
-            self._disconnect()
-            raise
-        self._shots = itertools.chain((shot,), self._shots)
+        shots = self._deliveries()
+        shot = self._source.first_of(shots, "file")
+        self._shots = itertools.chain((shot,), shots)
         title = f"camera {self.name}"
         self.frame_times = FrameTimes(title, 0.0 if self.config.is_file else self.config.fps)
         self.sender_clock = None

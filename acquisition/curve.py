@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 _ZAP: Final = "inproc://zeromq.zap.01"
 _DOMAIN: Final = b"weld-4m"
 _HEARTBEAT_MS: Final = (200, 600)
-"""A peer that froze, or a cable that was pulled, is noticed in 0.66 s."""
+"""A peer that froze, or a cable that was pulled, is noticed in 0.8 s."""
 _QUEUE: Final = 500
 """Messages that a client on another host may lag behind; some hundred of them may be frames of a megabyte."""
 _REREAD_S: Final = 0.5

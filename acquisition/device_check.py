@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from acquisition.driver import DeviceError, Driver
-from acquisition.packet import Packet, SampleBlock, SensorRows, StreamInfo
+from acquisition.packet import Packet, SensorRows, StreamInfo, item_range
 
 SECONDS: Final = 5.0
 OPEN_S: Final = 12.0
@@ -127,12 +127,9 @@ class _Seen:
 
     @classmethod
     def of(cls, info: StreamInfo, packet: Packet) -> "_Seen":
-        payload = packet.payload
-        first, count, stamp_ns = packet.seq, 1, packet.t_device_ns
-        if isinstance(payload, SampleBlock):
-            first, count = payload.first_sample, len(payload.samples)
-        elif isinstance(payload, SensorRows):
-            first, count = payload.first_row, len(payload.values)
+        payload, stamp_ns = packet.payload, packet.t_device_ns
+        first, count = item_range(packet)
+        if isinstance(payload, SensorRows):
             stamp_ns = None if payload.t_device_ns is None else int(payload.t_device_ns[-1])
         axis = stamp_ns if info.device_clock == "stamps" else first + count - 1
         return cls(packet.segment, first, count, axis, packet.t_arrival_ns)

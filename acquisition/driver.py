@@ -176,6 +176,10 @@ class ThreadedDriver(Driver):
         if connected:
             self._disconnect()
 
+    def _is_closing(self) -> bool:
+        """Whether the driver is being closed; what waits in `_connect` or `_run` then gives up."""
+        return self._stop.is_set() and self._state != "opening"
+
     def _put(self, packet: Packet) -> None:
         """Queue one packet (any thread of the driver); the oldest is dropped and counted when nobody reads."""
         packet = replace(packet, segment=self._segment) if packet.segment != self._segment else packet

@@ -244,9 +244,6 @@ class GenicamCamera(ThreadedDriver):
             raise self._error(f"sent no whole frame for {patience_s:g} s, but {cut} that lack packets", fix)
         raise self._error(f"sent no frame for {patience_s:g} s", "check its power, cable and trigger")
 
-    def _is_closing(self) -> bool:
-        return self._stop.is_set() and self._state != "opening"
-
     def _count_incomplete(self) -> None:
         """Count a frame left out; the first of this opening is logged."""
         if not self._incomplete_said:

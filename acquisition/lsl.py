@@ -15,10 +15,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from acquisition.channels import CHANNEL_UNITS, channel_of, scale_by_channel
 from acquisition.clock_probe import RoundTrip
 from acquisition.driver import DeviceError, ThreadedDriver
 from acquisition.packet import SENSOR_CHANNELS, Packet, SampleBlock, SensorRows, StreamInfo
-from acquisition.serial_sensors import CHANNEL_UNITS, channel_of
 
 log = logging.getLogger(__name__)
 
@@ -105,10 +105,9 @@ class LslInlet(ThreadedDriver):
         self.config = config
         self.probe: RoundTrip | None = None
         self.bad_stamps = 0
-        scale = {channel_of(key): factor for key, factor in config.scale.items()}
         meanings = [channel_of(column) for column in config.columns]
         self._columns = [meanings.index(channel) for channel in config.channels]
-        self._scales = np.array([scale.get(channel, 1.0) for channel in config.channels])
+        self._scales = np.array(scale_by_channel(config.scale, config.channels))
         self._lsl: Any = None
         self._inlet: Any = None
         self._prober: threading.Thread | None = None

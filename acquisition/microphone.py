@@ -254,7 +254,7 @@ class Microphone(ThreadedDriver):
             try:
                 return self._blocks.get(timeout=min(0.1, left))
             except queue.Empty:
-                if self._stop.is_set() and self._state != "opening":
+                if self._is_closing():
                     return None
         return None
 

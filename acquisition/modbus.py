@@ -18,10 +18,10 @@ from typing import Final, Literal, NamedTuple, Protocol
 import numpy as np
 import serial
 
+from acquisition.channels import CHANNEL_UNITS, by_channel, require_channels
 from acquisition.driver import DeviceError, ThreadedDriver
-from acquisition.packet import SENSOR_CHANNELS, Packet, SensorRows, StreamInfo
+from acquisition.packet import Packet, SensorRows, StreamInfo
 from acquisition.serial_port import PORT_ERRORS
-from acquisition.serial_sensors import CHANNEL_UNITS, channel_of
 
 log = logging.getLogger(__name__)
 
@@ -106,13 +106,7 @@ class ModbusConfig:
         """Refuse settings that no device could satisfy."""
         if self.address.startswith("tcp:") and _tcp_address(self.address) is None:
             raise ValueError(f"address is '{self.address}'; write tcp://HOST:PORT")
-        meanings = [channel_of(name) for name in self.registers]
-        for name, channel in zip(self.registers, meanings, strict=True):
-            if channel is None or meanings.count(channel) > 1:
-                what = "no channel" if channel is None else "twice a channel"
-                raise ValueError(f"registers name {what}, '{name}'; use one of {', '.join(SENSOR_CHANNELS)}")
-        if not self.registers:
-            raise ValueError(f"registers are empty; use one of {', '.join(SENSOR_CHANNELS)}")
+        require_channels("registers", self.registers)
         if not 0 <= self.unit <= 255:
             raise ValueError(f"unit is {self.unit}; use 0 to 255")
         if not 0 < self.rate_hz <= 1000 or not 0 < self.timeout_s <= 0.5 or self.stale_s < self.timeout_s:
@@ -120,12 +114,6 @@ class ModbusConfig:
                 f"rate_hz ({self.rate_hz}) must lie in 0 to 1000, timeout_s ({self.timeout_s}) in 0 to 0.5, "
                 f"and stale_s ({self.stale_s}) not below it"
             )
-
-    @property
-    def by_channel(self) -> dict[str, Register]:
-        """Registers by channel, in the order of `SENSOR_CHANNELS`."""
-        found = {channel_of(name): register for name, register in self.registers.items()}
-        return {channel: found[channel] for channel in SENSOR_CHANNELS if channel in found}
 
 
 def _tcp_address(address: str) -> tuple[str, int] | None:
@@ -279,7 +267,7 @@ class ModbusSensors(ThreadedDriver):
         self.config = config
         self.missed = 0
         self.round_trip_ns = 0
-        self._registers = config.by_channel
+        self._registers = by_channel(config.registers)
         self._plan = plan_requests(list(self._registers.values()))
         self._link: _Link | None = None
 

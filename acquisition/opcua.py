@@ -20,9 +20,9 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 
+from acquisition.channels import CHANNEL_UNITS, by_channel, channel_of, require_channels, scale_by_channel
 from acquisition.driver import DeviceError, ThreadedDriver
-from acquisition.packet import SENSOR_CHANNELS, Packet, SensorRows, StreamInfo
-from acquisition.serial_sensors import CHANNEL_UNITS, channel_of
+from acquisition.packet import Packet, SensorRows, StreamInfo
 
 log = logging.getLogger(__name__)
 
@@ -76,15 +76,9 @@ class OpcUaConfig:
         """Refuse settings that no server could satisfy, without showing credentials."""
         if not re.fullmatch(r"opc\.tcp://[^@\s]+", self.url):
             raise ValueError("url must be opc.tcp://HOST:PORT, without a user; username and password are settings")
-        meanings = [channel_of(name) for name in self.nodes]
-        for name, channel in zip(self.nodes, meanings, strict=True):
-            if channel is None or meanings.count(channel) > 1:
-                what = "no channel" if channel is None else "twice a channel"
-                raise ValueError(f"nodes name {what}, '{name}'; use one of {', '.join(SENSOR_CHANNELS)}")
-        if not self.nodes:
-            raise ValueError(f"nodes are empty; use one of {', '.join(SENSOR_CHANNELS)}")
+        require_channels("nodes", self.nodes)
         for name in self.scale:
-            if channel_of(name) not in meanings:
+            if channel_of(name) not in by_channel(self.nodes):
                 raise ValueError(f"scale names '{name}', which has no node; correct or remove it")
         if not 0 < self.rate_hz <= 1000 or not 0 <= self.join_ms < 1000 / self.rate_hz:
             raise ValueError(
@@ -98,12 +92,6 @@ class OpcUaConfig:
             raise ValueError(
                 "security must be Policy,Sign or SignAndEncrypt,certificate,key, e.g. Basic256Sha256,Sign,.."
             )
-
-    @property
-    def by_channel(self) -> dict[str, str]:
-        """Node ids by channel, in the order of `SENSOR_CHANNELS`."""
-        found = {channel_of(name): node for name, node in self.nodes.items()}
-        return {channel: found[channel] for channel in SENSOR_CHANNELS if channel in found}
 
 
 class _Value(NamedTuple):
@@ -137,9 +125,8 @@ class OpcUaSensors(ThreadedDriver):
         super().__init__(name)
         self.config = config
         self.overflows = self.bad_values = 0
-        self._nodes = config.by_channel
-        scale = {channel_of(key): factor for key, factor in config.scale.items()}
-        self._scales = [scale.get(channel, 1.0) for channel in self._nodes]
+        self._nodes = by_channel(config.nodes)
+        self._scales = scale_by_channel(config.scale, self._nodes)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: Any = None
         self._ua: Any = None
@@ -198,7 +185,7 @@ class OpcUaSensors(ThreadedDriver):
         deadline = time.monotonic() + CONNECT_S
         while not task.done():
             await asyncio.wait((task,), timeout=0.1)
-            if time.monotonic() > deadline or (self._stop.is_set() and self._state != "opening"):
+            if time.monotonic() > deadline or self._is_closing():
                 task.cancel()
         return await task
 

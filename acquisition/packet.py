@@ -204,3 +204,13 @@ class Packet:
     order: int = 0
     segment: int = 0
     t_device_ns: int | None = None
+
+
+def item_range(packet: Packet) -> tuple[int, int]:
+    """First item number and item count of a device packet (frames, sample instants or rows)."""
+    payload = packet.payload
+    if isinstance(payload, SampleBlock):
+        return payload.first_sample, len(payload.samples)
+    if isinstance(payload, SensorRows):
+        return payload.first_row, len(payload.values)
+    return packet.seq, 1

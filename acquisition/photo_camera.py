@@ -117,25 +117,11 @@ class PhotoCamera(ThreadedDriver):
             due_ns = max(now_ns, went_out_ns + round(self.config.delay_s * 1e9))
         self._commands.put((due_ns + round(self.config.latency_s * 1e9), event.weld))
 
-    def _is_closing(self) -> bool:
-        return self._stop.is_set() and self._state != "opening"
-
     def _connect(self) -> StreamInfo:
         """Open the camera and see its first frame; what waited in vain meanwhile is given up."""
         self._listen()
         shots = self._source.shots()
-        try:
-            first = next(shots, None)
-            if first is None:
-                raise self._source.error(
-                    "holds no readable picture", "check the camera or correct url in the cell file"
-                )
-        except av.error.FFmpegError as error:
-            self._disconnect()
-            raise self._source.explained(error) from None
-        except BaseException:
-            self._disconnect()
-            raise
+        self._source.first_of(shots, "camera")
         self._shots, self._least_ns = shots, None
         return StreamInfo(name=self.name, modality="post_images", rate_hz=0.0)
 

@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 from cobs import cobs
 
+from acquisition.channels import CHANNEL_UNITS, channel_of, scale_by_channel
 from acquisition.device_count import DeviceSequence, PlacedItem
 from acquisition.driver import DeviceError
 from acquisition.packet import SENSOR_CHANNELS, StreamInfo
 from acquisition.serial_port import SerialRows
-from acquisition.serial_sensors import CHANNEL_UNITS, channel_of
 
 PROTOCOL_VERSION: Final = 1
 DESCRIPTION: Final = 0
@@ -162,9 +162,8 @@ class SerialFrames(SerialRows[bytes]):
         self._letter, self._dtype = _FORMATS[config.format]
         self._row_bytes = np.dtype(self._dtype).itemsize * len(config.channels)
         self._channels = tuple(channel for channel in SENSOR_CHANNELS if channel in config.meanings)
-        scale = {channel_of(channel): factor for channel, factor in config.scale.items()}
         self._columns = [config.meanings.index(channel) for channel in self._channels]
-        self._factors = np.array([scale.get(channel, 1.0) for channel in self._channels])
+        self._factors = np.array(scale_by_channel(config.scale, self._channels))
         self._reader = FrameReader(self.faults)
         self._beacon: int | None = None
         self._beacon_ns = 0

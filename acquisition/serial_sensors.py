@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from acquisition.channels import CHANNEL_UNITS, channel_of, scale_by_channel
 from acquisition.device_count import DeviceSequence, PlacedItem
 from acquisition.packet import SENSOR_CHANNELS, StreamInfo
 from acquisition.serial_port import SerialRows
@@ -21,31 +22,8 @@ LONGEST_LINE: Final = 4096
 LARGEST_COUNT: Final = 1 << 62
 """No device counts so many rows, or nanoseconds."""
 
-CHANNEL_UNITS: Final[dict[str, str]] = {
-    "pressure_bar": "bar",
-    "co2_flow_l_min": "l/min",
-    "feed": "",
-    "current_a": "A",
-    "wire_mm": "mm",
-    "voltage_v": "V",
-}
-CHANNEL_ALIASES: Final[dict[str, str]] = {
-    **{channel: channel for channel in SENSOR_CHANNELS},
-    "pressure": "pressure_bar",
-    "co2 weld flow": "co2_flow_l_min",
-    "primary weld current": "current_a",
-    "wire consumed": "wire_mm",
-    "secondary weld voltage": "voltage_v",
-}
-"""Channel by the names that cell files and Weld-4M headers use, in lower case and without spaces around them."""
-
 DEVICE_TIMES: Final[dict[str, int]] = {"device_ms": 1_000_000, "device_us": 1_000}
 """Columns of device time, in nanoseconds per unit."""
-
-
-def channel_of(column: str) -> str | None:
-    """The channel that a column name or Weld-4M header means, or None."""
-    return CHANNEL_ALIASES.get(column.strip().casefold())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,9 +103,9 @@ class RowParser:
     def __init__(self, config: SerialConfig) -> None:
         """Begin in the middle of a line: the first one is not trusted."""
         meanings = config.meanings
-        scale = {channel_of(name): factor for name, factor in config.scale.items()}
+        factors = scale_by_channel(config.scale, config.channels)
         self._fields = len(meanings)
-        self._columns = [(meanings.index(name), scale.get(name, 1.0)) for name in config.channels]
+        self._columns = [(meanings.index(name), factor) for name, factor in zip(config.channels, factors, strict=True)]
         self._seq = meanings.index("seq") if "seq" in meanings else None
         self._device = next((i for i, name in enumerate(meanings) if name in DEVICE_TIMES), None)
         self._latest = 0 if self._device is None else LARGEST_COUNT // DEVICE_TIMES[meanings[self._device]]

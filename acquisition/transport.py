@@ -5,10 +5,11 @@ a loss at the tail, so that no loss in transport goes unnoticed. Off this host e
 admitted gets or commands anything (`acquisition.curve`).
 """
 
+import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -49,36 +50,36 @@ def _make_socket(kind: int, queue: int, longest_bytes: int) -> "zmq.Socket[bytes
     return socket
 
 
+@contextlib.contextmanager
+def _closed_on_failure(socket: "zmq.Socket[bytes]", endpoint: str, fix: str) -> Iterator[None]:
+    try:
+        yield
+    except zmq.ZMQError as error:
+        socket.close(0)
+        raise TransportError(f"{endpoint}: {error.strerror}; {fix}") from error
+    except TransportError:
+        socket.close(0)
+        raise
+
+
 def _bind(socket: "zmq.Socket[bytes]", endpoint: str, door: Door | None) -> str:
     """Bind to an endpoint of this host and to a door for others; returns the former as the system has it."""
-    try:
+    with _closed_on_failure(socket, endpoint, "stop the capture process that holds it"):
         require_this_host(endpoint)
         socket.bind(endpoint)
         bound = bound_endpoint(socket)
         if door is not None:
             door.open(socket)
-    except zmq.ZMQError as error:
-        socket.close(0)
-        raise TransportError(f"{endpoint}: {error.strerror}; stop the capture process that holds it") from error
-    except TransportError:
-        socket.close(0)
-        raise
     return bound
 
 
 def _connect(socket: "zmq.Socket[bytes]", endpoint: str, keys: ClientKeys | None) -> Connection | None:
     """Connect to an endpoint of this host or, with keys, of any host."""
-    try:
+    with _closed_on_failure(socket, endpoint, "correct it"):
         if keys is not None:
             return Connection(socket, endpoint, keys)
         require_this_host(endpoint)
         socket.connect(endpoint)
-    except zmq.ZMQError as error:
-        socket.close(0)
-        raise TransportError(f"{endpoint}: {error.strerror}; correct it") from error
-    except TransportError:
-        socket.close(0)
-        raise
     return None
 
 

@@ -221,6 +221,28 @@ class VideoSource:
         container, stream = self._open()
         yield from self._decoded(container, stream, offset_ns, first_seq)
 
+    def first_of(self, shots: Iterator[Shot], to_check: str) -> Shot:
+        """Take the first frame, which alone proves that this is a video; closes the source where there is none.
+
+        Args:
+            shots: The frames, of `shots` or made of it.
+            to_check: What the user should look at where it holds no picture.
+
+        Raises:
+            DeviceError: It shows none.
+        """
+        try:
+            shot = next(shots, None)
+            if shot is None:
+                raise self.error("holds no readable picture", f"check the {to_check} or correct url in the cell file")
+        except av.error.FFmpegError as error:
+            self.close()
+            raise self.explained(error) from None
+        except BaseException:
+            self.close()
+            raise
+        return shot
+
     def close(self) -> None:
         """Let go of the source; may be called twice."""
         container, self._container = self._container, None
@@ -238,9 +260,8 @@ class VideoSource:
             options.setdefault("framerate", f"{config.fps:g}")
         elif not config.is_file:
             options = LIVE | LOW_LATENCY.get(config.scheme, {}) | LOW_LATENCY.get(kind, {}) | options
-            if (
-                kind == "mpegts"
-            ):  # its keyframe with the picture's size may be seconds away; the decoder can wait for it
+            if kind == "mpegts":
+                # The keyframe with the picture's size may be seconds away; the decoder can wait for it.
                 options.setdefault("probesize", str(round(PROBED_BYTES_PER_S * config.read_timeout_s / 2)))
         # The whitelists come last: a cell file's options do not loosen them.
         options["format_whitelist"] = f"{MEDIA_FORMATS},{kind}" if kind else MEDIA_FORMATS

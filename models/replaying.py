@@ -5,10 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from acquisition.packet import MODALITIES, Event, Packet, Photo
+from acquisition.packet import MODALITIES, Event, Packet, Photo, item_range
 from models.checkpoint import load_checkpoint
 from models.judge import WeldJudge, judge_packets
-from recordings.loss import item_range
 from recordings.manifest import Manifest
 from recordings.reader import WeldReader
 from recordings.replay import weld_seconds

@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from acquisition.packet import Event, Packet, Photo
+from acquisition.packet import Event, Packet, Photo, item_range
 from acquisition.transport import Subscriber
-from recordings.loss import item_range
 from recordings.manifest import Manifest
 from recordings.reader import WeldReader
 from recordings.recovery import RecoveryReport, recover

@@ -245,14 +245,18 @@ class Capture:
 
     def _follow(self, packet: Packet, event: Event) -> None:
         self._state.event(packet, self._recorder)
-        for driver in self._drivers.values():
-            driver.notify(event)
+        self._notify(event)
         if event.kind == "photos_done" and event.weld is not None:
             weld = self._state.welds[event.weld]
             arc = None if weld.arc_on_ns is None or weld.arc_off_ns is None else (weld.arc_on_ns, weld.arc_off_ns)
             self._waiting[event.weld] = _Pending(packet.t_arrival_ns, arc)
         if event.kind in ("weld_open", "weld_close", "photos_done"):
             self._next_status_ns = 0
+
+    def _notify(self, event: Event) -> None:
+        """Tell the devices that act on events."""
+        for driver in self._drivers.values():
+            driver.notify(event)
 
     def _finish_judged(self, now_ns: int) -> None:
         """Finalise welds whose last word has been said, or whose judge does not answer; count those that are done."""
@@ -316,8 +320,7 @@ class Capture:
                     self._emit(self._ingest.stop_weld(now_ns))
                 case "photo":
                     weld = self._ingest.recording
-                    for driver in self._drivers.values():
-                        driver.notify(Event(kind="take_photos", weld=weld.key if weld else None, t_ns=now_ns))
+                    self._notify(Event(kind="take_photos", weld=weld.key if weld else None, t_ns=now_ns))
                 case "mark":
                     self._emit(self._ingest.mark(now_ns, str(data.get("note", ""))))
                 case "label":

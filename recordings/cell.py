@@ -108,6 +108,14 @@ class JudgeSettings:
         return {"process": self.required_process, "final": self.required_final}
 
 
+def network_endpoints(address: str) -> tuple[str, str] | None:
+    """Endpoints for packets and, one port above, for commands, of a `tcp://ADDRESS:PORT`; None if it is none."""
+    found = re.fullmatch(r"tcp://(\*|[\w.-]+|\[[0-9a-fA-F:]+\]):(\d{1,5})", address)
+    if not found or not 1 <= int(found[2]) < 65535:
+        return None
+    return address, f"tcp://{found[1]}:{int(found[2]) + 1}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkSettings:
     """`[network]`: whether screens and detectors on other hosts may attach, and who they must be.
@@ -122,8 +130,7 @@ class NetworkSettings:
 
     def __post_init__(self) -> None:
         """Refuse an address that nobody could connect to."""
-        found = re.fullmatch(r"tcp://(\*|[\w.-]+|\[[0-9a-fA-F:]+\]):(\d{1,5})", self.listen)
-        if self.listen and not (found and 1 <= int(found[2]) < 65535):
+        if self.listen and network_endpoints(self.listen) is None:
             raise ValueError(f"listen is '{self.listen}'; write tcp://ADDRESS:PORT, such as tcp://0.0.0.0:5570")
 
 

@@ -23,9 +23,10 @@ from acquisition.packet import (
     SensorRows,
     StreamInfo,
     VideoFrame,
+    item_range,
 )
 from recordings.cell import Cell
-from recordings.loss import ItemLoss, LossTracker, item_range
+from recordings.loss import ItemLoss, LossTracker
 from recordings.weld_machine import WeldMachine
 from sync.arc import ArcDetector, ArcEdge, block_sound_level, frame_light
 from sync.arc_watch import ArcWatch

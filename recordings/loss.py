@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from acquisition.packet import Packet, SampleBlock, SensorRows, StreamInfo
+from acquisition.packet import Packet, SampleBlock, SensorRows, StreamInfo, item_range
 from sync.item_count import Missed
 from sync.stamp_gaps import StampGaps
 
@@ -49,16 +49,6 @@ class _Seen:
 
     first: int
     begin_ns: int
-
-
-def item_range(packet: Packet) -> tuple[int, int]:
-    """First item number and item count of a device packet (frames, sample instants or rows)."""
-    payload = packet.payload
-    if isinstance(payload, SampleBlock):
-        return payload.first_sample, len(payload.samples)
-    if isinstance(payload, SensorRows):
-        return payload.first_row, len(payload.values)
-    return packet.seq, 1
 
 
 class LossTracker:

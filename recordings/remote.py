@@ -3,7 +3,6 @@
 Packets go out at the port that the cell file names (`[network] listen`), commands come in one port above.
 """
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import platformdirs
 from acquisition.curve import Door, Gate
 from acquisition.keys import ClientKeys, read_client
 from acquisition.transport import ControlClient, TransportError
-from recordings.cell import Cell
+from recordings.cell import Cell, network_endpoints
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,8 +116,7 @@ def status_data(cell: Cell, root: Path) -> dict[str, Any]:
 
 
 def _endpoints(address: str) -> tuple[str, str]:
-    """Endpoints for packets and for commands."""
-    found = re.fullmatch(r"tcp://(\*|[\w.-]+|\[[0-9a-fA-F:]+\]):(\d{1,5})", address)
-    if not found or not 1 <= int(found[2]) < 65535:
+    found = network_endpoints(address)
+    if found is None:
         raise TransportError(f"'{address}' is no address of a cell; write tcp://HOST:PORT with a port of 1-65534")
-    return address, f"tcp://{found[1]}:{int(found[2]) + 1}"
+    return found

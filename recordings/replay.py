@@ -16,9 +16,8 @@ from typing import Final
 
 import msgspec
 
-from acquisition.packet import EVENTS_STREAM, ClockUpdate, Event, Packet, Photo
+from acquisition.packet import EVENTS_STREAM, ClockUpdate, Event, Packet, Photo, item_range
 from acquisition.transport import ControlServer, Publisher, Reply, Request
-from recordings.loss import item_range
 from recordings.reader import WeldReader
 from recordings.recorder import utc_now
 from recordings.resync import ResyncedReader

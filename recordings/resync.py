@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -73,11 +73,7 @@ class ResyncedReader(WeldReader):
     def _fitted(self, order: int, update: ClockUpdate) -> ClockUpdate:
         """Return the fitted clock for the packets that a change recorded at `order` was made for."""
         model = self._model(order, update.of_stream, update.segment)
-        if model is None:
-            return update
-        return replace(
-            update, ref_ns=model.ref_ns, offset_ns=model.offset_ns, drift_ppb=model.drift_ppb, sigma_ns=model.sigma_ns
-        )
+        return update if model is None else model.as_update(update.of_stream, update.segment)
 
     def _model(self, order: int, stream: str, segment: int) -> ClockModel | None:
         next_packet = bisect_right(self._orders.get(stream, []), order)
@@ -102,8 +98,7 @@ class ResyncedReader(WeldReader):
 
     def _fitted_row(self, row: Mapping[str, Any]) -> dict[str, Any]:
         model = self._model(row["order"], row["of_stream"], row["segment"])
-        names = () if model is None else ("ref_ns", "offset_ns", "drift_ppb", "sigma_ns")
-        return dict(row) | {name: getattr(model, name) for name in names}
+        return dict(row) | ({} if model is None else asdict(model))
 
     def _stubs(self, info: StreamInfo) -> Iterator[Packet]:
         """Give a stream's packets as its index knows them: every stamp and number, but no pixel and no sound."""

@@ -200,6 +200,7 @@ COMMANDS: Final[dict[str, str]] = {
     "record": "start a weld by hand (manual trigger)",
     "stop": "end the weld being recorded by hand",
     "mark": "data note: a mark in the weld being recorded",
+    "photo": "take photos now, by the cameras that do so on command",
     "label": "data weld, label, by: label a weld (any listed one)",
     "metadata": "data part, program, operator, notes...: for the next welds",
     "acknowledge": "data number: acknowledge an alarm (0 = all)",

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from acquisition.packet import EVENTS_STREAM, ClockUpdate, Packet, SampleBlock, SensorRows, StreamInfo
+from acquisition.packet import EVENTS_STREAM, ClockUpdate, StreamInfo, item_range
 from recordings.columns import EVENTS
 from recordings.finishing import recorded_items, stream_table, table_columns, weld_table
 from recordings.manifest import Manifest
@@ -176,7 +176,7 @@ def _contents(reader: WeldReader) -> tuple[list[str], dict[str, StreamSync]]:
         if isinstance(packet.payload, ClockUpdate):
             clocks.apply(packet.payload)
         elif packet.stream in items:
-            items[packet.stream] += _count(packet)
+            items[packet.stream] += item_range(packet)[1]
             watch.take(packet, clocks)
     problems = [
         f"{reader.folder}: {items[name]} of {record.items} items of {name} can be read; restore it from a copy"
@@ -184,13 +184,6 @@ def _contents(reader: WeldReader) -> tuple[list[str], dict[str, StreamSync]]:
         if reader.manifest.state != "open" and items[name] != record.items
     ]
     return problems, _sync(reader.manifest, watch)
-
-
-def _count(packet: Packet) -> int:
-    payload = packet.payload
-    if isinstance(payload, SampleBlock):
-        return len(payload.samples)
-    return len(payload.values) if isinstance(payload, SensorRows) else 1
 
 
 def _sync(manifest: Manifest, watch: ArcWatch) -> dict[str, StreamSync]:

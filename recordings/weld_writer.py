@@ -20,6 +20,7 @@ from acquisition.packet import (
     SampleBlock,
     SensorRows,
     VideoFrame,
+    item_range,
 )
 from recordings.audio_writer import AudioWriter
 from recordings.columns import clock_row, event_row, packet_row, photo_row, score_row, sensor_rows
@@ -134,12 +135,7 @@ class WeldWriter:
     def _note(self, item: Packet | EncodedFrame, *, restart: bool = False) -> None:
         if item.stream not in self.manifest.streams:
             return
-        first, items = item.seq, 1
-        if isinstance(item, Packet):
-            if isinstance(item.payload, SampleBlock):
-                first, items = item.payload.first_sample, len(item.payload.samples)
-            elif isinstance(item.payload, SensorRows):
-                first, items = item.payload.first_row, len(item.payload.values)
+        first, items = item_range(item) if isinstance(item, Packet) else (item.seq, 1)
         self._marks.note(
             item.stream,
             order=item.order,

@@ -162,56 +162,52 @@ class ClockTable:
         Without a model or device stamp, arrival counts; a sound block then begins at its arrival. The stream's
         calibrated latency is taken off.
         """
-        payload = packet.payload
-        model = self.model(packet.stream, packet.segment)
-        if isinstance(payload, SampleBlock):
-            if model is not None and info.device_clock == "samples":
-                device_ns = _sample_ns_array(info, payload.first_sample, len(payload.samples))
-                return model.to_cell_ns_array(device_ns) - info.latency_ns
-            return packet.t_arrival_ns - info.latency_ns + _sample_ns_array(info, 0, len(payload.samples))
-        if isinstance(payload, SensorRows):
-            stamps_ns = payload.t_device_ns if info.device_clock == "stamps" else None
-            if info.device_clock == "samples":
-                stamps_ns = _sample_ns_array(info, payload.first_row, len(payload.values))
-            if model is None or stamps_ns is None:
-                return payload.t_arrival_ns - info.latency_ns
-            return model.to_cell_ns_array(stamps_ns) - info.latency_ns
-        return np.array([self._single_ns(info, packet, model)], np.int64)
+        return self._items_ns(info, packet) - info.latency_ns
 
     def cell_time_ns(self, info: StreamInfo, packet: Packet) -> int:
         """Cell time of the packet's first item."""
-        payload = packet.payload
-        if isinstance(payload, SensorRows):
-            times = self.cell_times_ns(info, packet)
-            return int(times[0]) if len(times) else packet.t_arrival_ns - info.latency_ns
-        model = self.model(packet.stream, packet.segment)
-        if isinstance(payload, SampleBlock):
-            if model is None or info.device_clock != "samples":
-                return packet.t_arrival_ns - info.latency_ns
-            return model.to_cell_ns(_sample_ns(info, payload.first_sample)) - info.latency_ns
-        return self._single_ns(info, packet, model)
+        return self._item_ns(info, packet, 0) - info.latency_ns
 
     def last_cell_time_ns(self, info: StreamInfo, packet: Packet) -> int:
         """Cell time of the packet's last item; of a sound block, its end."""
         payload = packet.payload
-        if isinstance(payload, SensorRows):
-            times = self.cell_times_ns(info, packet)
-            return int(times[-1]) if len(times) else packet.t_arrival_ns - info.latency_ns
+        if isinstance(payload, SampleBlock):
+            return self._item_ns(info, packet, len(payload.samples)) - info.latency_ns
+        return self._item_ns(info, packet, -1) - info.latency_ns
+
+    def _items_ns(self, info: StreamInfo, packet: Packet) -> Int64s:
+        """Times of all items as they arrive."""
+        payload = packet.payload
+        model = self.model(packet.stream, packet.segment)
         if isinstance(payload, SampleBlock):
             n = len(payload.samples)
-            model = self.model(packet.stream, packet.segment)
-            if model is None or info.device_clock != "samples":
-                return packet.t_arrival_ns - info.latency_ns + _sample_ns(info, n)
-            return model.to_cell_ns(_sample_ns(info, payload.first_sample + n)) - info.latency_ns
-        return self.cell_time_ns(info, packet)
+            if model is not None and info.device_clock == "samples":
+                return model.to_cell_ns_array(_sample_ns_array(info, payload.first_sample, n))
+            return packet.t_arrival_ns + _sample_ns_array(info, 0, n)
+        if isinstance(payload, SensorRows):
+            stamps_ns = payload.t_device_ns if info.device_clock == "stamps" else None
+            if info.device_clock == "samples":
+                stamps_ns = _sample_ns_array(info, payload.first_row, len(payload.values))
+            return payload.t_arrival_ns if model is None or stamps_ns is None else model.to_cell_ns_array(stamps_ns)
+        return np.array([self._item_ns(info, packet, 0)], np.int64)
 
-    @staticmethod
-    def _single_ns(info: StreamInfo, packet: Packet, model: ClockModel | None) -> int:
-        """Cell time of a frame: its stamp, or its number where the driver counts, through the model; else arrival."""
-        if model is None:
-            return packet.t_arrival_ns - info.latency_ns
-        if info.device_clock == "samples":
-            return model.to_cell_ns(_sample_ns(info, packet.seq)) - info.latency_ns
-        if info.device_clock != "stamps" or packet.t_device_ns is None:
-            return packet.t_arrival_ns - info.latency_ns
-        return model.to_cell_ns(packet.t_device_ns) - info.latency_ns
+    def _item_ns(self, info: StreamInfo, packet: Packet, index: int) -> int:
+        """Time of one item as it arrives: through the model by its stamp, or its number; else its arrival."""
+        payload = packet.payload
+        model = self.model(packet.stream, packet.segment)
+        if isinstance(payload, SampleBlock):
+            if model is None or info.device_clock != "samples":
+                return packet.t_arrival_ns + _sample_ns(info, index)
+            return model.to_cell_ns(_sample_ns(info, payload.first_sample + index))
+        arrival_ns, number, stamp_ns = packet.t_arrival_ns, packet.seq, packet.t_device_ns
+        if isinstance(payload, SensorRows):
+            if not len(payload.values):
+                return arrival_ns
+            arrival_ns = int(payload.t_arrival_ns[index])
+            number = payload.first_row + index % len(payload.values)
+            stamp_ns = None if payload.t_device_ns is None else int(payload.t_device_ns[index])
+        if model is not None and info.device_clock == "samples":
+            return model.to_cell_ns(_sample_ns(info, number))
+        if model is not None and info.device_clock == "stamps" and stamp_ns is not None:
+            return model.to_cell_ns(stamp_ns)
+        return arrival_ns

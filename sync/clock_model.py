@@ -29,6 +29,17 @@ class ClockModel:
             ref_ns=update.ref_ns, offset_ns=update.offset_ns, drift_ppb=update.drift_ppb, sigma_ns=update.sigma_ns
         )
 
+    def as_update(self, stream: str, segment: int) -> ClockUpdate:
+        """The change that puts this model into force for a stream's segment."""
+        return ClockUpdate(
+            of_stream=stream,
+            segment=segment,
+            ref_ns=self.ref_ns,
+            offset_ns=self.offset_ns,
+            drift_ppb=self.drift_ppb,
+            sigma_ns=self.sigma_ns,
+        )
+
     def to_cell_ns(self, device_ns: int) -> int:
         """Cell time of a device time, in exact integers (floor division)."""
         return device_ns + self.offset_ns + (device_ns - self.ref_ns) * self.drift_ppb // PPB

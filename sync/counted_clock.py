@@ -174,21 +174,10 @@ class CountedClock:
         self._suspects.clear()
         self._added_ns += lost_ns
         self._clock.observe(x_ns + lost_ns, arrival_ns, self._span_ns)
-        return self._as_update()
-
-    def _as_update(self) -> ClockUpdate:
-        m = self.model
-        return ClockUpdate(
-            of_stream=self.stream,
-            segment=self.segment,
-            ref_ns=m.ref_ns,
-            offset_ns=m.offset_ns,
-            drift_ppb=m.drift_ppb,
-            sigma_ns=m.sigma_ns,
-        )
+        return self.model.as_update(self.stream, self.segment)
 
     def _shifted(self, update: ClockUpdate | None) -> ClockUpdate | None:
         """Put a change of the inner clock onto the driver's count."""
         if update is None or update.segment != self.segment:
             return update
-        return self._as_update()
+        return self.model.as_update(self.stream, self.segment)

@@ -282,11 +282,4 @@ class OnlineClock:
         self.model = ClockModel(
             ref_ns=ref_ns, offset_ns=cell_ns - ref_ns, drift_ppb=round(drift * PPB), sigma_ns=sigma_ns
         )
-        return ClockUpdate(
-            of_stream=self.stream,
-            segment=self.segment,
-            ref_ns=ref_ns,
-            offset_ns=cell_ns - ref_ns,
-            drift_ppb=self.model.drift_ppb,
-            sigma_ns=sigma_ns,
-        )
+        return self.model.as_update(self.stream, self.segment)

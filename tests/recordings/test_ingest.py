@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acquisition.packet import ClockUpdate, Event, Photo, SensorRows, StreamInfo, VideoFrame
+from acquisition.packet import ClockUpdate, Event, Photo, SensorRows, StreamInfo, VideoFrame, item_range
 from acquisition.photo_folder import WELD_NAME
 from acquisition.simulated.weld import simulated_weld
 from recordings.ingest import Ingest, clock_snapshot, weld_key
-from recordings.loss import item_range
 from sync.clock import ClockTable
 from sync.sample import Weld4MSample
 from tests.recordings.cells import ingested, small_cell
