@@ -24,7 +24,7 @@ from acquisition.driver import Driver
 from acquisition.packet import MODALITIES, RESERVED_STREAMS, Modality
 from acquisition.registry import DRIVERS
 from acquisition.simulated.config import SimulationConfig
-from sync.arc import ArcConfig
+from sync.arc import ArcConfig, Source
 
 if typing.TYPE_CHECKING:
     from acquisition.simulated.cell import SimulatedCell
@@ -60,7 +60,12 @@ class RecordSettings:
         video: `h264` (small) or `lossless` (replay equals live byte for byte).
         pre_s: T1, kept before arc-on (rounded up to a video keyframe).
         post_s: T2, kept after arc-off.
+        triggers: What may show the arc; the first that is seen decides.
+        external: `STREAM.CHANNEL` of a sensor that triggers while above 0.5 (a robot's "arc on"); empty for none.
+        shortest_s: A shorter arc (a tack weld) is no weld of its own; 0 keeps every arc.
+        ring_mb: Most megabytes of encoded packets held for the pre-roll.
         reserve_gb: Below this much free space recording stops cleanly.
+        delete_below_gb: Below this much free space the oldest unlabelled welds are deleted; 0 never deletes.
         longest_s: A weld is closed after this long, whatever happens.
     """
 
@@ -68,12 +73,18 @@ class RecordSettings:
     video: Literal["h264", "lossless"] = "h264"
     pre_s: float = 2.0
     post_s: float = 2.0
+    triggers: tuple[Source, ...] = ("current", "light", "sound")
+    external: str = ""
+    shortest_s: float = 0.0
+    ring_mb: float = 256.0
     reserve_gb: float = 1.0
+    delete_below_gb: float = 0.0
     longest_s: float = 600.0
 
     def __post_init__(self) -> None:
         """Refuse times and sizes that make no sense."""
-        _limit(self, 0, "pre_s", "post_s", "reserve_gb", "longest_s")
+        _limit(self, 0, "pre_s", "post_s", "shortest_s", "reserve_gb", "delete_below_gb", "longest_s")
+        _limit(self, 1, "ring_mb")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

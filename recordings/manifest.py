@@ -6,7 +6,7 @@ import msgspec
 
 from acquisition.packet import StreamInfo
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 """Version of the weld folder; a reader refuses a larger one."""
 
 
@@ -78,6 +78,22 @@ class LabelEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     utc: str
 
 
+class MetadataEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One thing said about the weld after it was recorded; the last entry of a name counts.
+
+    Attributes:
+        name: What it is about (`part`, `program`, `notes`, ...).
+        value: What holds now; None takes the name away.
+        by: Who said so.
+        utc: When, ISO 8601 in UTC.
+    """
+
+    name: str
+    value: str | float | int | bool | None
+    by: str
+    utc: str
+
+
 class Manifest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Everything about a weld that is not a stream.
 
@@ -96,9 +112,12 @@ class Manifest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         arc_off_ns: Cell time of arc-off, or None.
         origin_ns: Cell time of the weld's first sample; seconds "into the weld" count from here.
         labels: Label history.
-        metadata: part, material, thickness_mm, operator, program, notes and whatever an importer found.
+        metadata: part, material, thickness_mm, operator, program, notes and whatever an importer found, as recorded.
+        edits: What was said about the weld later; `described` has both together.
         source: `live`, `simulated` or `imported`.
         inferred: What was inferred and not measured, in plain words.
+        replacing: Digest of a file's new contents while they are swapped in, by name: a crash leaves the old file or
+            the new one, and either is right.
     """
 
     schema: int = SCHEMA
@@ -116,10 +135,20 @@ class Manifest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     origin_ns: int
     labels: list[LabelEntry] = msgspec.field(default_factory=list)
     metadata: dict[str, Any] = msgspec.field(default_factory=dict)
+    edits: list[MetadataEntry] = msgspec.field(default_factory=list)
     source: Literal["live", "simulated", "imported"] = "live"
     inferred: list[str] = msgspec.field(default_factory=list)
+    replacing: dict[str, str] = msgspec.field(default_factory=dict)
 
     @property
     def label(self) -> int:
         """The label that counts now, -1 for unknown."""
         return self.labels[-1].label if self.labels else -1
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """The metadata that count now: as recorded, with every later edit."""
+        now = dict(self.metadata)
+        for entry in self.edits:
+            now[entry.name] = entry.value
+        return {name: value for name, value in now.items() if value is not None}

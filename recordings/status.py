@@ -138,12 +138,27 @@ class Alarm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayStatus:
-    """Where a replay stands: seconds into the weld, its length, the speed (0 = as fast as possible)."""
+    """Where a replay stands.
+
+    Attributes:
+        position_s: Seconds into the weld.
+        duration_s: Its length.
+        speed: Times real time; 0 is as fast as every reader keeps up.
+        playing: It moves.
+        loop: At the end (or at B) it begins anew.
+        a_s: Beginning of the range that is played, or None for the weld's.
+        b_s: End of the range that is played, or None for the weld's.
+        waiting: It waits for a reader that is behind; nothing is dropped.
+    """
 
     position_s: float
     duration_s: float
     speed: float
     playing: bool
+    loop: bool = False
+    a_s: float | None = None
+    b_s: float | None = None
+    waiting: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +177,11 @@ class CellStatus:
         write_buffer: Fill of the fullest queue between ingest and disk, 0-1.
         write_buffer_bytes: Bytes waiting for the disk.
         disk_free_bytes: Free space where recordings go.
-        disk_left_s: Recording time left at the present rate, or None.
+        disk_left_s: Recording time left at the rate of the last minutes (smoothed), or None.
+        ring_s: How far back a weld could begin now.
+        ring_bytes: Encoded bytes held for that.
+        ring_limit_bytes: Most that may be held.
+        ignored_arcs: Arcs too short to be a weld since start.
         streams: Health rows.
         gaps: The newest located losses (at most 50).
         welds: The newest welds, newest first (at most 20).
@@ -186,6 +205,10 @@ class CellStatus:
     disk_free_bytes: int
     disk_left_s: float | None
     streams: list[StreamStatus]
+    ring_s: float = 0.0
+    ring_bytes: int = 0
+    ring_limit_bytes: int = 0
+    ignored_arcs: int = 0
     gaps: list[Gap] = field(default_factory=list)
     welds: list[WeldStatus] = field(default_factory=list)
     detector: DetectorStatus = field(default_factory=DetectorStatus)
@@ -203,9 +226,12 @@ COMMANDS: Final[dict[str, str]] = {
     "photo": "take photos now, by the cameras that do so on command",
     "label": "data weld, label, by: label a weld (any listed one)",
     "metadata": "data part, program, operator, notes...: for the next welds",
+    "describe": "data weld, name, value, by: change what is said about a recorded weld (any listed one)",
+    "trigger": "data on: bool, source: begin or end a weld on somebody else's word (robot controller, PLC)",
     "acknowledge": "data number: acknowledge an alarm (0 = all)",
     "inject": "data fault: disturb the simulated cell",
-    "replay": "data playing: bool, speed: float, seek_s: float: transport of a replay",
+    "replay": "data playing: bool, speed, seek_s: float, step: int frames, loop: bool, range: [a_s, b_s] or null",
+    "progress": "data reader, order: how far a reader of a replay has come, so that it waits for the slowest",
     "shutdown": "finish what is open and end the capture process",
     "status": "answers with the cell's name and its recordings root",
     "detector": "data: a DetectorStatus (sent by the detector, twice a second)",

@@ -93,7 +93,7 @@ WRONG = {
     "unknown table": ("[record]", "[recrod]", 3, "unknown entry 'recrod'; did you mean 'record'"),
     "unknown entry": ('name = "bench-1"', 'name = "b"\nzzz = 1', 2, "unknown entry 'zzz'; known are judge, metadata"),
     "unknown key": ("pre_s = 1", "pre_sec = 1", 5, "unknown setting 'pre_sec' in [record]; did you mean 'pre_s'"),
-    "unknown key, far": ("pre_s = 1", "qqqq = 1", 5, "unknown setting 'qqqq' in [record]; known are: longest_s"),
+    "unknown key, far": ("pre_s = 1", "qqqq = 1", 5, "unknown setting 'qqqq' in [record]; known are: delete_below_gb"),
     "wrong type": ("pre_s = 1", 'pre_s = "two"', 5, "'pre_s' is 'two': Expected `float`, got `str`"),
     "wrong choice": ('"lossless"', '"mpeg2"', 4, "'video' is 'mpeg2'"),
     "negative": ("pre_s = 1", "pre_s = -1", 5, "pre_s is -1.0; give a number of at least 0"),

@@ -165,7 +165,7 @@ def test_photos_of_a_later_run_come_last(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"schema": 2}, "schema 2 is newer"),
+        ({"schema": 3}, "schema 3 is newer"),
         ({"state": "half"}, "state"),
         ({"files": {"../../etc/passwd": "0"}}, "leads out"),
         ({"files": {"/etc/passwd": "0"}}, "leads out"),
