@@ -1,6 +1,6 @@
 """`weld.json`: what a weld folder holds, written first and replaced atomically ever after."""
 
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -8,6 +8,14 @@ from acquisition.packet import StreamInfo
 
 SCHEMA: Final = 2
 """Version of the weld folder; a reader refuses a larger one."""
+
+Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+"""An integer that every reader of the weld can hold; JSON knows larger ones."""
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+Label = Annotated[int, msgspec.Meta(ge=-1, le=11)]
+"""A class of Weld-4M, or -1 for unknown (`recordings.verdict.CLASSES`)."""
 
 
 class Loss(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -22,9 +30,9 @@ class Loss(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         exact: False when the count is a stated bound and not a fact.
     """
 
-    t_ns: int | None
-    first: int
-    missing: int
+    t_ns: Int64 | None
+    first: Int64
+    missing: Count
     seconds: float
     reason: str
     exact: bool = True
@@ -46,7 +54,7 @@ class StreamRecord(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     files: list[str]
     codec: str
     limited_range: bool = False
-    items: int = 0
+    items: Count = 0
     losses: list[Loss] = msgspec.field(default_factory=list)
 
 
@@ -59,9 +67,9 @@ class UtcPair(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         uncertainty_ns: Half the time that reading both took, or a larger figure where it was inferred.
     """
 
-    monotonic_ns: int
-    utc_ns: int
-    uncertainty_ns: int
+    monotonic_ns: Int64
+    utc_ns: Int64
+    uncertainty_ns: Int64
 
 
 class LabelEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -73,7 +81,7 @@ class LabelEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         utc: When, ISO 8601 in UTC.
     """
 
-    label: int
+    label: Label
     by: str
     utc: str
 
@@ -89,7 +97,7 @@ class MetadataEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """
 
     name: str
-    value: str | float | int | bool | None
+    value: str | float | Int64 | bool | None
     by: str
     utc: str
 
@@ -128,11 +136,11 @@ class Manifest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     streams: dict[str, StreamRecord]
     files: dict[str, str] = msgspec.field(default_factory=dict)
     utc: list[UtcPair] = msgspec.field(default_factory=list)
-    first_order: int
-    last_order: int | None = None
-    arc_on_ns: int | None = None
-    arc_off_ns: int | None = None
-    origin_ns: int
+    first_order: Int64
+    last_order: Int64 | None = None
+    arc_on_ns: Int64 | None = None
+    arc_off_ns: Int64 | None = None
+    origin_ns: Int64
     labels: list[LabelEntry] = msgspec.field(default_factory=list)
     metadata: dict[str, Any] = msgspec.field(default_factory=dict)
     edits: list[MetadataEntry] = msgspec.field(default_factory=list)

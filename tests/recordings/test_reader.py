@@ -17,7 +17,7 @@ from recordings.reader import WeldReader
 from recordings.table_writer import read_table
 from recordings.verdict import Score, Verdict
 from recordings.video_encoder import EncodedFrame
-from recordings.weld_folder import MANIFEST, WeldError
+from recordings.weld_folder import MANIFEST, WeldError, digest, load_manifest, store_manifest
 from recordings.weld_writer import WeldWriter
 from tests.recordings.synthetic_weld import HEIGHT, INFOS, KEY, ORIGIN_NS, WIDTH, Cell, Recording, manifest, same
 
@@ -129,6 +129,9 @@ def test_verdicts_of_an_earlier_version_are_read_without_what_they_lack(tmp_path
     if state == "open":
         recording.writer.abandon()
     else:
+        manifest = load_manifest(tmp_path / "w")
+        manifest.files[path.name] = digest(path)
+        store_manifest(tmp_path / "w", manifest)
         add_scores(tmp_path / "w", [VERDICT])
         assert WeldReader(tmp_path / "w").verdicts() == [plain, VERDICT]
 
