@@ -19,7 +19,6 @@ from acquisition.simulated.config import SimulationConfig
 from acquisition.simulated.devices import CAMERA, MICROPHONE, SENSORS
 from acquisition.simulated.weld import SimulatedWeld, simulated_weld
 from recordings.importer import import_welds
-from recordings.latency import measure_latency
 from sync.arc_watch import ArcWatch
 from sync.clock import ClockTable, OnlineClock, device_time_ns
 from sync.latency import Residual
@@ -59,11 +58,16 @@ def _real_weld(source: Path) -> dict[str, Any]:
     """Measure the first weld of a Weld-4M folder that has a video: offset of the light against the current."""
     video = min(source.rglob("*.avi"))
     with tempfile.TemporaryDirectory() as root:
-        import_welds(video, Path(root))
-        latency = measure_latency([Path(root)]).streams["camera"]
-    half_ms = 1.96 * latency.sigma_ms
-    interval = [round(latency.latency_ms - half_ms, 1), round(latency.latency_ms + half_ms, 1)]
-    return {"weld": video.stem, "video_offset_ms": round(latency.latency_ms, 1), "interval_95_ms": interval}
+        report = import_welds(video, Path(root), dry_run=True, check=True)
+    offset = next(iter(report.offsets.values()))["camera"]
+    late_ms, half_ms = offset["offset_ms"], 1.96 * offset["sigma_ms"]
+    interval = [round(late_ms - half_ms, 1), round(late_ms + half_ms, 1)]
+    return {
+        "weld": video.stem,
+        "video_offset_ms": round(late_ms, 1),
+        "interval_95_ms": interval,
+        "confidence": offset["confidence"],
+    }
 
 
 def _weld(weld_class: str, n: int, seed: int) -> list[_Found]:

@@ -42,30 +42,6 @@ def devices(
     )
 
 
-@commands.command("import")
-def import_(
-    source: Annotated[Path, typer.Argument(help="A Weld-4M tree, a flat folder, or one weld's files.")],
-    destination: Annotated[Path, typer.Argument(help="Folder for the imported welds.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Report only.")] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Turn Weld-4M folders into welds that can be replayed, judged and trained on."""
-    from recordings.importer import import_welds
-
-    report = import_welds(source, destination, dry_run=dry_run, progress=progress("imported"))
-    result = {"imported": report.imported, "skipped": report.skipped, "warnings": report.warnings}
-    print_result(result, as_json, _import_lines)
-    raise typer.Exit(LOSSY if report.lossy else 0)
-
-
-def _import_lines(result: dict[str, Any]) -> Iterator[str]:
-    yield f"{len(result['imported'])} imported, {len(result['skipped'])} skipped, {len(result['warnings'])} warnings"
-    for entry in result["skipped"]:
-        yield f"skipped {entry['key']}: {entry['reason']}"
-    for entry in result["warnings"]:
-        yield f"{entry['key']}: {entry['what']}"
-
-
 @commands.command()
 def verify(
     path: Annotated[Path, typer.Argument(help="A weld folder or a root.")],

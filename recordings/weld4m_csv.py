@@ -5,6 +5,7 @@ Two dialects exist: (a) LF, `Date` and `Time` columns in naive local time, ten h
 between fields with a decimal comma, other cases and aliases of the names, columns in another order, blank rows.
 """
 
+import contextlib
 import csv
 import io
 import re
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from acquisition.packet import SENSOR_CHANNELS
+from recordings.weld4m_files import FileError, read_bounded
 
 _ALIASES: Final[dict[str, tuple[str, ...]]] = {
     "pressure_bar": ("pressure", "pressure bar", "gas pressure"),
@@ -34,9 +36,17 @@ _VERBATIM: Final = dict(
         strict=True,
     )
 )
-_STAMPS: Final = ("%m/%d/%Y %H:%M:%S.%f", "%m/%d/%Y %H:%M:%S", "%Y-%m-%d %H:%M:%S.%f", "%Y-%m-%d %H:%M:%S")
+_CLOCK: Final = r" +(?P<hour>\d{1,2}):(?P<minute>\d{1,2}):(?P<second>\d{1,2})(?:\.(?P<fraction>\d{1,9}))?"
+_STAMPS: Final = tuple(
+    re.compile(date + _CLOCK, re.ASCII)
+    for date in (
+        r"(?P<month>\d{1,2})/(?P<day>\d{1,2})/(?P<year>\d{4})",
+        r"(?P<year>\d{4})-(?P<month>\d{1,2})-(?P<day>\d{1,2})",
+    )
+)
 _HALF_DAY_NS: Final = 12 * 3600 * 10**9
-_MAX_BYTES: Final = 64 * 2**20
+_MAX_BYTES: Final = 32 * 2**20
+_MAX_LINE: Final = 2**16
 
 
 class SensorFileError(Exception):
@@ -52,6 +62,7 @@ class SensorFile:
             values are kept as they are.
         t_ns: `(n,)` int64 strictly increasing time since the first row, or None where the file has no usable times.
         started_local: Naive local date and time of the first row as written, or None.
+        part: The part number, where all rows agree on one.
         cut_off: The last row is incomplete and left out.
         warnings: What was odd, one line each.
     """
@@ -59,6 +70,7 @@ class SensorFile:
     values: npt.NDArray[np.float64]
     t_ns: npt.NDArray[np.int64] | None
     started_local: str | None
+    part: str | None
     cut_off: bool
     warnings: tuple[str, ...]
 
@@ -69,19 +81,23 @@ def read_sensor_csv(path: Path) -> SensorFile:
     Raises:
         SensorFileError: No header, a missing column, text in a number, a row cut short before the last one, no rows.
     """
-    size = path.stat().st_size
-    if size > _MAX_BYTES:
-        raise SensorFileError(f"{path.name}: {size} bytes is no sensor file (at most {_MAX_BYTES}); check the file")
-    text = path.read_bytes().decode("utf-8-sig", errors="replace")
+    try:
+        data = read_bounded(path, _MAX_BYTES)
+    except FileError as error:
+        raise SensorFileError(f"{error}; check the file") from None
+    longest = max((len(line) for line in data.splitlines()), default=0)
+    if longest > _MAX_LINE:
+        raise SensorFileError(f"{path.name}: a line of {longest} bytes is no row of sensors; check the file")
+    text = data.decode("utf-8-sig", errors="replace")
     lines = io.StringIO(text, newline="")
     delimiter = max(",;\t", key=text.partition("\n")[0].count)
-    reader = csv.reader(lines, delimiter=delimiter, strict=False)
+    reader, quoted = csv.reader(lines, delimiter=delimiter, strict=False), '"' in text
     try:
         header = next(reader, [])
         columns = _columns(path, header)
         rows = []
         for row in reader:
-            if any("\n" in field for field in row):
+            if quoted and any("\n" in field for field in row):
                 raise csv.Error("a quote is not closed")
             rows.append((reader.line_num, [field.strip() for field in row]))
     except csv.Error as error:
@@ -97,27 +113,34 @@ def read_sensor_csv(path: Path) -> SensorFile:
     if not filled:
         raise SensorFileError(f"{path.name}: no data rows after the header; export the file again")
 
-    values = np.empty((len(filled), len(SENSOR_CHANNELS)))
-    for i, (line, row) in enumerate(filled):
+    for line, row in filled:
         if len(row) <= last_column or any(row[len(header) :]):
             raise SensorFileError(
                 f"{path.name}: line {line}: {len(row)} fields where the header names {len(header)}; correct the line, "
                 "or separate fields by ';' if numbers have a decimal comma"
             )
-        for j, name in enumerate(SENSOR_CHANNELS):
-            values[i, j] = _number(path, line, header[columns[name]].strip(), row[columns[name]])
+    values = _values(path, header, columns, filled, plain="_" not in text)  # Python reads 1_0 as ten
     empty = int(np.isnan(values).sum())
     if empty:
         warnings.append(f"{empty} empty fields are kept as not measured")
 
     t_ns, started, oddities = _times([row for _, row in filled], columns)
-    return SensorFile(values=values, t_ns=t_ns, started_local=started, cut_off=cut_off, warnings=(*warnings, *oddities))
+    place = columns.get("part no", len(header))
+    parts = {row[place] for _, row in filled if len(row) > place}
+    return SensorFile(
+        values=values,
+        t_ns=t_ns,
+        started_local=started,
+        part=parts.pop() or None if len(parts) == 1 else None,
+        cut_off=cut_off,
+        warnings=(*warnings, *oddities),
+    )
 
 
 def _columns(path: Path, header: list[str]) -> dict[str, int]:
-    """Find the index of every channel, and of `date` and `time` where present."""
+    """Find the index of every channel, and of `date`, `time` and `part no` where present."""
     names = [re.sub(r"[^a-z0-9]+", " ", name.lower()).strip() for name in header]
-    found: dict[str, int] = {name: names.index(name) for name in ("date", "time") if name in names}
+    found: dict[str, int] = {name: names.index(name) for name in ("date", "time", "part no") if name in names}
     for channel, aliases in _ALIASES.items():
         places = [i for i, name in enumerate(names) if name in (*aliases, channel.replace("_", " "))]
         if not places:
@@ -133,11 +156,26 @@ def _columns(path: Path, header: list[str]) -> dict[str, int]:
     return found
 
 
+def _values(
+    path: Path, header: list[str], columns: dict[str, int], rows: list[tuple[int, list[str]]], *, plain: bool
+) -> npt.NDArray[np.float64]:
+    """Turn the fields of the channels into numbers, `(n, 6)`: all at once where they are plain, else one by one."""
+    places = [columns[name] for name in SENSOR_CHANNELS]
+    if plain:
+        with contextlib.suppress(ValueError):
+            values = np.array([[float(row[place]) for place in places] for _, row in rows])
+            if np.isfinite(values).all():
+                return values
+    return np.array(
+        [[_number(path, line, header[place].strip(), row[place]) for place in places] for line, row in rows]
+    )
+
+
 def _number(path: Path, line: int, column: str, field: str) -> float:
     if not field:
         return float("nan")
     try:
-        number = float(field.replace(",", ".") if "." not in field else field)
+        number = float(field.replace(",", ".") if "." not in field else field) if "_" not in field else float("inf")
     except ValueError:
         number = float("inf")
     if np.isinf(number):
@@ -185,10 +223,13 @@ def _stamp(row: list[str], columns: dict[str, int]) -> datetime | None:
     date = row[columns["date"]] if "date" in columns else "1/1/2000"
     text = f"{date} {row[columns['time']].replace(',', '.')}"
     for form in _STAMPS:
-        try:
-            return datetime.strptime(text, form)  # naive on purpose: only differences are used
-        except ValueError:
-            continue
+        if (match := form.fullmatch(text)) is not None:
+            year, month, day, hour, minute, second = map(
+                int, match.group("year", "month", "day", "hour", "minute", "second")
+            )
+            micro = int((match["fraction"] or "0").ljust(6, "0")[:6])
+            with contextlib.suppress(ValueError):
+                return datetime(year, month, day, hour, minute, second, micro)  # naive: only differences are used
     return None
 
 

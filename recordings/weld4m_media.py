@@ -4,7 +4,6 @@ The decoding is that of every later reader of the weld, so that the index names 
 """
 
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,16 +13,15 @@ import numpy.typing as npt
 
 from acquisition.packet import StreamInfo
 from recordings.audio_file import decode_sound
+from recordings.audio_writer import LAYOUTS
 from recordings.video_file import decode_luma, open_media
+from recordings.weld4m_headers import LONGEST_S, MediaError, avi_promise, flac_promise
 from recordings.weld_folder import WeldError
 from sync.arc import frame_light
 
 _SOUND_DTYPES: Final = {"s16": "int16", "s32": "int32"}
 _MAX_PIXELS: Final = 4096 * 4096
-
-
-class MediaError(Exception):
-    """A media file holds nothing that can be used; the message names file, cause and next step."""
+_MAX_SOUND_BYTES: Final = 512 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,19 +30,23 @@ class VideoScan:
 
     Attributes:
         info: The stream that they make.
+        codec: How they are coded, as `weld.json` calls it.
         limited_range: Luma is coded 16-235.
         frames: `(n,)` int64 numbers of the decoded frames, strictly increasing; a jump is frames that do not decode.
         pts_us: `(n,)` int64 their times in the file.
         light: `(n,)` float64 `frame_light` of each.
         declared: Frames that the container's head promises, at least the last decoded number plus one.
+        notes: What else the owner should know.
     """
 
     info: StreamInfo
+    codec: str
     limited_range: bool
     frames: npt.NDArray[np.int64]
     pts_us: npt.NDArray[np.int64]
     light: npt.NDArray[np.float64]
     declared: int
+    notes: tuple[str, ...]
 
     @property
     def frame_ns(self) -> npt.NDArray[np.int64]:
@@ -60,11 +62,13 @@ class SoundScan:
         info: The stream that they make.
         samples: `(n, channels)` int16 or int32.
         declared: Samples that the file's head promises, at least n.
+        notes: What else the owner should know.
     """
 
     info: StreamInfo
     samples: npt.NDArray[np.int16] | npt.NDArray[np.int32]
     declared: int
+    notes: tuple[str, ...]
 
 
 def scan_video(path: Path, name: str) -> VideoScan:
@@ -73,35 +77,48 @@ def scan_video(path: Path, name: str) -> VideoScan:
     Raises:
         MediaError: Not an AVI, no video in it, or no frame that decodes.
     """
+    rate_hz = avi_promise(path).rate_hz
+    notes = []
     try:
         with open_media(path, "avi") as container:
             stream = next(iter(container.streams.video), None)
             if stream is None:
                 raise MediaError(f"{path.name}: holds no video; check or replace it")
+            if container.streams.audio:
+                notes.append(f"{path.name}: holds sound too, which stays in the file but is no stream of the weld")
             context, promised = stream.codec_context, stream.frames
-            rate_hz = float(stream.average_rate or Fraction(30))
             limited_range = not str(context.pix_fmt).startswith("yuvj") and context.color_range != 2
+            codec = context.name if context.name == "mpeg4" else f"avi-{context.name}"
             info = StreamInfo(name=name, modality="video", rate_hz=rate_hz, height=context.height, width=context.width)
-        if info.height * info.width > _MAX_PIXELS:
-            raise MediaError(f"{path.name}: {info.width} x {info.height} pixels are too many; check or replace it")
+        if not 0 < info.height * info.width <= _MAX_PIXELS:
+            raise MediaError(f"{path.name}: {info.width} x {info.height} pixels cannot be; check or replace it")
         frames: list[int] = []
         pts: list[int] = []
         light: list[float] = []
         for pts_us, pixels in decode_luma(path, info, limited_range=limited_range):
-            frames.append(max(round(pts_us * rate_hz / 1e6), frames[-1] + 1 if frames else 0))
+            number = max(round(pts_us * rate_hz / 1e6), frames[-1] + 1 if frames else 0)
+            if number > LONGEST_S * rate_hz:
+                notes.append(f"{path.name}: stands still at frame {len(frames)}; what follows is left out")
+                break
+            frames.append(number)
             pts.append(pts_us)
             light.append(frame_light(pixels))
     except (WeldError, av.FFmpegError) as error:
         raise _unusable(path, error) from None
     if not frames:
         raise MediaError(f"{path.name}: none of its frames can be decoded; copy the file again from its source")
+    if promised > LONGEST_S * rate_hz:
+        notes.append(f"{path.name}: its head promises {promised} frames, which cannot be; what decodes counts")
+        promised = 0
     return VideoScan(
         info=info,
+        codec=codec,
         limited_range=limited_range,
         frames=np.array(frames, np.int64),
         pts_us=np.array(pts, np.int64),
         light=np.array(light),
         declared=max(promised, frames[-1] + 1),
+        notes=tuple(notes),
     )
 
 
@@ -111,6 +128,7 @@ def scan_sound(path: Path, name: str) -> SoundScan:
     Raises:
         MediaError: Not a FLAC, or no sample that decodes.
     """
+    promise = flac_promise(path)
     try:
         with open_media(path, "flac") as container:
             stream = next(iter(container.streams.audio), None)
@@ -126,15 +144,24 @@ def scan_sound(path: Path, name: str) -> SoundScan:
                 units=("",) * channels,
                 dtype=_SOUND_DTYPES[context.format.name],
             )
-            seconds = (stream.duration or 0) * (stream.time_base or Fraction(0))
-            promised = round(seconds * context.sample_rate)
-        parts = list(decode_sound(path, info))
+        if channels > len(LAYOUTS):
+            raise MediaError(f"{path.name}: {channels} channels are too many; check or replace it")
+        parts, size = list[npt.NDArray[Any]](), 0
+        for part in decode_sound(path, info):
+            parts.append(part)
+            size += part.nbytes
+            if size > _MAX_SOUND_BYTES:
+                raise MediaError(f"{path.name}: more than {_MAX_SOUND_BYTES} bytes of sound; no weld lasts that long")
     except (WeldError, av.FFmpegError) as error:
         raise _unusable(path, error) from None
     if not parts:
         raise MediaError(f"{path.name}: none of its sound can be decoded; copy the file again from its source")
-    samples: npt.NDArray[Any] = np.concatenate(parts)
-    return SoundScan(info=info, samples=samples, declared=max(promised, len(samples)))
+    samples = np.concatenate(parts)
+    promised, notes = promise.items, tuple[str, ...]()
+    if promised > LONGEST_S * promise.rate_hz:
+        notes = (f"{path.name}: its head promises {promised} samples, which cannot be; what decodes counts",)
+        promised = 0
+    return SoundScan(info=info, samples=samples, declared=max(promised, len(samples)), notes=notes)
 
 
 def _unusable(path: Path, error: Exception) -> MediaError:

@@ -6,11 +6,8 @@ from datetime import UTC, datetime
 from itertools import count, pairwise
 from typing import Any, Final
 
-import numpy as np
-
 from acquisition.packet import (
     EVENTS_STREAM,
-    SENSOR_CHANNELS,
     Event,
     Packet,
     SampleBlock,
@@ -19,36 +16,42 @@ from acquisition.packet import (
 )
 from recordings.manifest import LabelEntry, Manifest, StreamRecord
 from recordings.video_encoder import EncodedFrame
-from recordings.weld4m_content import BLOCKS_PER_S, NOMINAL_HZ, ORIGIN_NS, WeldContent
+from recordings.weld4m_content import BLOCKS_PER_S, ORIGIN_NS, SENSORS, WeldContent, absent_modalities
+from recordings.weld4m_flags import value_flags
 from recordings.weld4m_tree import FoundWeld
 
 CELL: Final = "imported"
 VIDEO_FILE: Final = "camera.avi"
 
-_UNITS: Final = ("bar", "L/min", "", "A", "mm", "V")
 _FIRST_ORDER: Final = 1
 _ON_KNOWN_NS: Final = 200_000_000
 _OFF_KNOWN_NS: Final = 500_000_000
 """Live, an edge is known this long after it happened; the events take their places in the order accordingly."""
 
 
-def weld_manifest(weld: FoundWeld, content: WeldContent) -> Manifest:
-    """Give the manifest that the weld begins with."""
+def weld_manifest(weld: FoundWeld, content: WeldContent, source: dict[str, Any]) -> Manifest:
+    """Give the manifest that the weld begins with.
+
+    Args:
+        weld: The weld as it was found.
+        content: What its files hold.
+        source: What is recorded of each file that it was made from.
+    """
     streams: dict[str, StreamRecord] = {}
     if (video := content.video) is not None:
-        files = [VIDEO_FILE, f"{video.info.name}.frames.arrow"]
-        limited = video.limited_range
-        streams[video.info.name] = StreamRecord(info=video.info, files=files, codec="mpeg4", limited_range=limited)
+        streams[video.info.name] = StreamRecord(
+            info=video.info,
+            files=[VIDEO_FILE, f"{video.info.name}.frames.arrow"],
+            codec=video.codec,
+            limited_range=video.limited_range,
+        )
     if (sound := content.sound) is not None:
         streams[sound.info.name] = StreamRecord(info=sound.info, files=[], codec="flac")
     if content.sensors is not None:
-        streams["sensors"] = StreamRecord(info=_sensor_info(content), files=[], codec="arrow")
+        streams[SENSORS] = StreamRecord(info=content.infos[SENSORS], files=[], codec="arrow")
     if content.photos:
         info = StreamInfo(name="photos", modality="post_images", rate_hz=0.0)
         streams["photos"] = StreamRecord(info=info, files=[], codec="files")
-    metadata: dict[str, Any] = {**weld.metadata, "imported_from": sorted(path.name for path in weld.files.values())}
-    if content.sensors is not None and content.sensors.started_local is not None:
-        metadata["started_local"] = content.sensors.started_local
     labels = []
     if weld.label_by is not None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -62,24 +65,35 @@ def weld_manifest(weld: FoundWeld, content: WeldContent) -> Manifest:
         first_order=_FIRST_ORDER,
         origin_ns=ORIGIN_NS,
         labels=labels,
-        metadata=metadata,
+        metadata=_metadata(weld, content) | {"imported_from": source},
         source="imported",
         inferred=list(content.inferred),
     )
 
 
-def _sensor_info(content: WeldContent) -> StreamInfo:
-    assert content.sensors is not None
-    steps = np.diff(content.row_ns)
-    return StreamInfo(
-        name="sensors",
-        modality="sensors",
-        rate_hz=round(float(1e9 / steps.mean()), 6) if len(steps) else NOMINAL_HZ,
-        channels=SENSOR_CHANNELS,
-        units=_UNITS,
-        dtype="float64",
-        inferred_time=content.sensors.t_ns is None,
-    )
+def _metadata(weld: FoundWeld, content: WeldContent) -> dict[str, Any]:
+    """Give what the manifest's row says, and what was found in the files beside the samples themselves."""
+    metadata: dict[str, Any] = dict(weld.metadata)
+    if (sensors := content.sensors) is not None:
+        found = {
+            "started_local": sensors.started_local,
+            "part": sensors.part,
+            "value_flags": value_flags(sensors.values),
+        }
+        metadata = {name: value for name, value in found.items() if value} | metadata
+        if content.feed_rows_per_s is not None:
+            metadata |= {"feed_is_derived": True, "feed_rows_per_s": content.feed_rows_per_s}
+    if content.offsets:
+        metadata["import_offsets"] = {name: offset.as_json() for name, offset in content.offsets.items()}
+    if absent := absent_modalities(weld):
+        metadata["absent"] = absent
+    if content.photos:
+        metadata["photos"] = [
+            {"name": one.photo.name, "taken_local": one.taken_local, "height": one.height, "width": one.width}
+            | ({"original_xxh3": one.original} if one.original is not None else {})
+            for one in content.photos
+        ]
+    return metadata
 
 
 def weld_packets(weld: FoundWeld, content: WeldContent) -> Iterator[Packet | EncodedFrame]:
@@ -100,8 +114,8 @@ def weld_packets(weld: FoundWeld, content: WeldContent) -> Iterator[Packet | Enc
     last_order = next(orders)
     close = Event(kind="weld_close", weld=weld.key, t_ns=content.end_ns, data={"last_order": last_order})
     yield _numbered(_event(close, content.end_ns), last_order, events)
-    for seq, photo in enumerate(content.photos):
-        yield Packet(stream="photos", seq=seq, t_arrival_ns=content.end_ns, payload=photo, order=next(orders))
+    for seq, found in enumerate(content.photos):
+        yield Packet(stream="photos", seq=seq, t_arrival_ns=content.end_ns, payload=found.photo, order=next(orders))
     number = len(content.photos)
     done = Event(kind="photos_done", weld=weld.key, data={"expected": number, "received": number})
     yield _numbered(_event(done, content.end_ns), next(orders), events)
@@ -125,7 +139,7 @@ def _frames(content: WeldContent) -> Iterator[EncodedFrame]:
             segment=0,
             seq=number,
             t_device_ns=t_ns,
-            t_arrival_ns=ORIGIN_NS + t_ns,
+            t_arrival_ns=content.start_ns[video.info.name] + t_ns,
             pts_us=pts_us,
             keyframe=False,
             data=b"",
@@ -139,7 +153,9 @@ def _blocks(content: WeldContent) -> Iterator[Packet]:
     size = round(rate_hz / BLOCKS_PER_S)
     for seq, first in enumerate(range(0, len(sound.samples), size)):
         samples = sound.samples[first : first + size]
-        t_ns = ORIGIN_NS + round(first / rate_hz * 1e9)  # without a device clock a block begins at its arrival
+        t_ns = content.start_ns[sound.info.name] + round(
+            first / rate_hz * 1e9
+        )  # without a device clock a block begins at its arrival
         block = SampleBlock(first_sample=first, rate_hz=rate_hz, samples=samples)
         yield Packet(stream=sound.info.name, seq=seq, t_arrival_ns=t_ns, payload=block)
 
@@ -182,14 +198,14 @@ def _events(weld: FoundWeld, content: WeldContent) -> Iterator[Packet]:
         bounds = [-1, *video.frames.tolist(), video.declared]
         for before, after in pairwise(bounds):
             if after - before > 1:
-                yield _gap(video.info, before + 1, after - before - 1, content.end_ns)
+                yield _gap(content, video.info, before + 1, after - before - 1)
     if (sound := content.sound) is not None and len(sound.samples) < sound.declared:
-        yield _gap(sound.info, len(sound.samples), sound.declared - len(sound.samples), content.end_ns)
+        yield _gap(content, sound.info, len(sound.samples), sound.declared - len(sound.samples))
 
 
-def _gap(info: StreamInfo, first: int, missing: int, end_ns: int) -> Packet:
+def _gap(content: WeldContent, info: StreamInfo, first: int, missing: int) -> Packet:
     seconds = missing / info.rate_hz
-    t_ns = ORIGIN_NS + round(first / info.rate_hz * 1e9)
+    t_ns = content.start_ns[info.name] + round(first / info.rate_hz * 1e9)
     data = {"stream": info.name, "first": first, "missing": missing, "seconds": seconds, "reason": "unreadable"}
-    known_ns = min(t_ns + round(seconds * 1e9), end_ns)
+    known_ns = min(t_ns + round(seconds * 1e9), content.end_ns)
     return _event(Event(kind="gap", t_ns=t_ns, data={**data, "exact": True, "segment": 0}), known_ns)

@@ -16,7 +16,7 @@ def touch(path: Path, text: str = "") -> Path:
 
 
 def found(source: Path) -> dict[str, FoundWeld]:
-    return {weld.key: weld for weld in find_welds(source)}
+    return {weld.key: weld for weld in find_welds(source).welds}
 
 
 def test_a_tree_with_equal_ids_in_two_folders(tmp_path):
@@ -69,18 +69,48 @@ def manifest(root: Path, *rows: str, names: str = "CATEGORY,THICKNESS_MM,DIRECTO
         ("Burn-Through", 2),
         ("Porosity w/ Excessive Penetration", 4),
         ("porosity_w_excessive_penetration", 4),
+        ("porosity_w-ep", 4),
         ("Lack of Fusion", 7),
         ("warping weld", 10),
         ("Crater Cracks", 11),
     ],
 )
 def test_the_manifest_names_the_class(tmp_path, category, label):
-    touch(tmp_path / "run" / ID / f"{ID}.csv")
-    manifest(tmp_path, f"{category},3,run,run/{ID},TEST")
-    weld = found(tmp_path)[f"run/{ID}"]
+    name = f"03-22-23-0041-{label:02}"
+    touch(tmp_path / "run" / name / f"{name}.csv")
+    manifest(tmp_path, f"{category},3,run,run/{name},TEST")
+    weld = found(tmp_path)[f"run/{name}"]
     assert (weld.label, weld.label_by) == (label, "manifest")
+    assert weld.problems == ()
     assert weld.metadata["thickness_mm"] == 3.0
     assert weld.metadata["split"] == "TEST"
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (["Good,3,run,run/{id},TEST"], "says good (00), the id ends in overlap (06)"),
+        (["Goodish,3,run,run/{id},TEST"], "gives the category 'Goodish'"),
+        ([",3,run,run/{id},TEST"], "gives the category ''"),
+        (["Overlap,3,run,run/{id},TEST", "Overlap,4,run,run/{id},TEST"], "(THICKNESS_MM: '3' and '4')"),
+        (["Overlap,3,5,run,run/{id},TEST"], "more than the 5 fields"),
+    ],
+)
+def test_a_contested_class_is_a_problem_and_never_guessed(tmp_path, rows, said):
+    touch(tmp_path / "run" / ID / f"{ID}.csv")
+    manifest(tmp_path, *(row.format(id=ID) for row in rows))
+    weld = found(tmp_path)[f"run/{ID}"]
+    assert weld.label == -1
+    assert len(weld.problems) == 1
+    assert said in weld.problems[0]
+
+
+def test_subdirs_that_hold_the_id_alone_or_more_folders(tmp_path):
+    other = "03-22-23-0042-06"
+    for name in (ID, other):
+        touch(tmp_path / "run" / name / f"{name}.csv")
+    manifest(tmp_path, f"Overlap,3,run,{ID},TEST", f"Overlap,3,run,.\\data\\run\\{other}\\,VAL")
+    assert [weld.label_by for weld in found(tmp_path).values()] == ["manifest", "manifest"]
 
 
 def test_an_unknown_class_is_a_problem_and_never_good(tmp_path):
@@ -109,7 +139,7 @@ def test_links_out_of_the_source_are_refused(tmp_path):
 @pytest.mark.parametrize("directory", ["two\nlines", "bell\a", "c:"])
 def test_names_that_are_no_folder_names_everywhere(tmp_path, directory):
     touch(tmp_path / directory / ID / f"{ID}.csv")
-    (weld,) = find_welds(tmp_path)
+    (weld,) = find_welds(tmp_path).welds
     assert "rename it" in weld.problems[0]
     assert "\n" not in weld.problems[0]
 
@@ -117,16 +147,28 @@ def test_names_that_are_no_folder_names_everywhere(tmp_path, directory):
 def test_two_files_for_one_weld_are_a_problem(tmp_path):
     touch(tmp_path / f"a_{ID}.csv")
     touch(tmp_path / f"b_{ID}.csv")
-    (weld,) = find_welds(tmp_path)
+    (weld,) = find_welds(tmp_path).welds
     assert "claim the same weld" in weld.problems[0]
 
 
 def test_sources_that_cannot_be_used(tmp_path):
     with pytest.raises(SourceError, match="no such file or folder"):
-        list(find_welds(tmp_path / "absent"))
+        find_welds(tmp_path / "absent")
     with pytest.raises(SourceError, match=r"no \.avi, \.flac or \.csv"):
-        list(find_welds(tmp_path))
+        find_welds(tmp_path)
     touch(tmp_path / "run" / ID / f"{ID}.csv")
     manifest(tmp_path, "Good", names="CATEGORY")
     with pytest.raises(SourceError, match="no column SUBDIRS"):
-        list(find_welds(tmp_path))
+        find_welds(tmp_path)
+    manifest(tmp_path, "Good,run", names="CATEGORY,SUBDIRS")
+    touch(tmp_path / "MANIFEST.csv")
+    with pytest.raises(SourceError, match="both claim to be the manifest"):
+        find_welds(tmp_path)
+    (tmp_path / "manifest.csv").unlink()
+    (tmp_path / "MANIFEST.csv").write_text("CATEGORY,SUBDIRS\n" + "x" * 200_000)
+    with pytest.raises(SourceError, match=r"line 2: field larger than"):
+        find_welds(tmp_path)
+    with (tmp_path / "MANIFEST.csv").open("wb") as file:
+        file.truncate(2**30)
+    with pytest.raises(SourceError, match="at most"):
+        find_welds(tmp_path)
