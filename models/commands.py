@@ -10,6 +10,9 @@ from recordings.console import CellOption, DataOption, JsonOption, print_result,
 
 commands = typer.Typer()
 
+SplitOption = Annotated[Path | None, typer.Option("--split", help="File made by `split`.")]
+AbsentOption = Annotated[bool, typer.Option("--absent-ok", help="Welds of the split may be absent.")]
+
 SHIPPED: Final = Path(__file__).parent / "shipped" / "causal-film"
 """The detector that judges when neither cell file nor command names one; its card says how it was made."""
 FLOOR: Final = SHIPPED.parent / "statistics"
@@ -25,12 +28,17 @@ def train(
     weights: Annotated[
         Path | None, typer.Option("--weights", help="Folder of the pretrained backbones that the settings name.")
     ] = None,
+    split: SplitOption = None,
+    absent_ok: AbsentOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Fit a detector on good welds."""
+    """Fit a detector on good welds; with --split, on its train part."""
+    from models.splits import load_split
     from models.training import train as fit
 
-    print_result(fit(model, data, out, config=config, weights=weights, progress=say), as_json)
+    made = None if split is None else load_split(split)
+    result = fit(model, data, out, config=config, weights=weights, split=made, absent_ok=absent_ok, progress=say)
+    print_result(result, as_json)
 
 
 @commands.command()
@@ -38,28 +46,41 @@ def calibrate(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder or checkpoint.")],
     data: DataOption,
     cell: CellOption = None,
+    split: SplitOption = None,
+    absent_ok: AbsentOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Set the thresholds from a cell's own good welds."""
+    """Set the thresholds from a cell's own good welds; with --split, from its val part."""
+    from models.splits import load_split
     from models.training import calibrate as fit
     from recordings.cell import load_cell
 
-    print_result(fit(run_folder, data, cell=load_cell(cell).name if cell else None, progress=say), as_json)
+    name, made = load_cell(cell).name if cell else None, None if split is None else load_split(split)
+    print_result(fit(run_folder, data, cell=name, split=made, absent_ok=absent_ok, progress=say), as_json)
 
 
 @commands.command()
 def evaluate(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder or checkpoint.")],
     data: DataOption,
-    split: Annotated[str | None, typer.Option("--split", help="Only welds of this split (TRAIN, VAL, TEST).")] = None,
+    split: Annotated[
+        str | None, typer.Option("--split", help="TRAIN, VAL or TEST in the welds' metadata, or a file of `split`.")
+    ] = None,
+    part: Annotated[str, typer.Option("--part", help="Part of the file.")] = "test",
+    absent_ok: AbsentOption = False,
     floor: Annotated[Path | None, typer.Option("--floor", help="Statistics checkpoint to compare with.")] = None,
     report: Annotated[Path | None, typer.Option("--report", help="Folder for plots and one HTML page.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Judge welds with known labels and say honestly how well it went."""
     from models.evaluation import evaluate as judge
+    from models.splits import split_or_name
 
-    print_result(judge(run_folder, data, split=split, floor=floor, report=report, progress=say), as_json)
+    made = split_or_name(split)
+    result = judge(
+        run_folder, data, split=made, part=part, absent_ok=absent_ok, floor=floor, report=report, progress=say
+    )
+    print_result(result, as_json)
 
 
 @commands.command()
@@ -100,3 +121,17 @@ def backbones(
     from models.bench_backbones import bench_backbones, lines
 
     print_result(bench_backbones(tiny=tiny, runs=n, progress=say), as_json, lines)
+
+
+@bench.command()
+def dataset(
+    data: Annotated[Path | None, typer.Option("--data", help="Recorded welds; without it, some are simulated.")] = None,
+    welds: Annotated[int, typer.Option("--welds", help="Welds to simulate, of each size.")] = 6,
+    n: Annotated[int, typer.Option("--n", help="Samples.")] = 48,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell how fast samples come in random order, beside a reader that decodes the whole weld for each."""
+    from models.bench_dataset import bench_dataset, lines
+
+    result = bench_dataset(data, welds=welds, samples=n, plain_samples=max(4, n // 4), progress=say)
+    print_result(result, as_json, lines)

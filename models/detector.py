@@ -30,7 +30,8 @@ from models.judge import WeldJudge, judge_packets
 from recordings.ingest import clock_snapshot
 from recordings.manifest import Manifest
 from recordings.reader import WeldReader
-from recordings.status import STATUS_TOPIC, CellStatus, DetectorStatus
+from recordings.replay_progress import SEEK, Progress
+from recordings.status import STATUS_TOPIC, CellStatus, DetectorStatus, WeldStatus
 from recordings.verdict import Score, Verdict
 
 log = logging.getLogger(__name__)
@@ -129,6 +130,8 @@ class _Process:
         self._latencies: deque[float] = deque(maxlen=600)
         self._problem: str | None = None
         self._reported_s = -REPORT_S
+        self._progress = Progress("detector")
+        self._backlog: deque[tuple[str, Iterator[Score | Verdict | None]]] = deque()
         self._forget()
 
     def _forget(self) -> None:
@@ -137,32 +140,38 @@ class _Process:
         self._ring: deque[Packet] = deque()
         self._judges: dict[str, WeldJudge] = {}
         self._late: set[str] = set()
-        self._backlog: deque[tuple[str, Iterator[Score | Verdict | None]]] = deque()
+        self._torn: str | None = None
+        self._backlog.clear()
         self._handled: set[str] = set()
         self._last_order: int | None = None
         self._live = True
-        self._status_s = time.monotonic()
+        self._heard_s = time.monotonic()
 
     def run(self, stop: threading.Event) -> None:
         subscriber = self._subscribe()
         try:
             while not stop.is_set():
                 item = subscriber.receive(0.0 if self._backlog else _POLL_S)
+                if item is not None:
+                    self._heard_s = time.monotonic()
                 if isinstance(item, Packet):
                     self._packet(item)
+                    self._progress.handled(item)
                 elif item is not None and isinstance(item[1], CellStatus):
                     self._status(item[1])
                 elif item is None and self._backlog:
                     self._work_on_backlog()
-                if time.monotonic() - self._status_s > SILENT_S:
+                if time.monotonic() - self._heard_s > SILENT_S:
                     if self._infos:
-                        log.warning("no status from %s for %g s; waiting for capture", self._endpoint, SILENT_S)
+                        log.warning("nothing from %s for %g s; waiting for capture", self._endpoint, SILENT_S)
                     if subscriber.problem is not None:
                         log.warning("%s", subscriber.problem)
                     subscriber.close()
                     subscriber = self._subscribe()
                     self._forget()
                 self._report(sum(subscriber.lost.values()))
+                if (progress := self._progress.due()) is not None:
+                    self._control.send("progress", progress)
         finally:
             subscriber.close()
 
@@ -172,28 +181,48 @@ class _Process:
     # -- live ------------------------------------------------------------------------------------------------------
 
     def _packet(self, packet: Packet) -> None:
+        event = packet.payload
+        if isinstance(event, Event) and event.kind == SEEK:
+            self._sought(event)
+            return
         if self._last_order is not None and packet.order <= self._last_order:
             log.info("orders begin anew at %d: capture was restarted, or a replay", packet.order)
-            infos, live = self._infos, self._live
-            self._forget()
-            self._infos, self._live = infos, live
+            self._begin_anew()
         if self._last_order is not None and packet.order > self._last_order + 1:
-            self._late |= {key for key, judge in self._judges.items() if not judge.done}
+            # A recorded weld lacks what came between its close and its photos: that is no loss.
+            self._late |= {
+                k for k, judge in self._judges.items() if not judge.done and (self._live or not judge.closed)
+            }
         self._last_order = packet.order
         self._ring.append(packet)
         while packet.t_arrival_ns - self._ring[0].t_arrival_ns > RING_S * 1e9:
             self._ring.popleft()
         for judge in list(self._judges.values()):
             self._push(judge, packet)
-        event = packet.payload
         if isinstance(event, Event) and event.weld is not None:
             if event.kind == "weld_open":
                 self._open(event, event.weld)
-            elif event.kind == "photos_done" and event.weld not in self._judges:
+            elif event.kind == "photos_done" and event.weld not in self._judges and event.weld != self._torn:
                 self._late.add(event.weld)
+
+    def _begin_anew(self) -> None:
+        """Forget the packets and everything that was judged by them, not the streams."""
+        infos, live = self._infos, self._live
+        self._forget()
+        self._infos, self._live = infos, live
+
+    def _sought(self, event: Event) -> None:
+        """A replay goes on elsewhere. A torn history is judged by nobody: the weld is judged from its folder, once."""
+        backlog = list(self._backlog)
+        self._begin_anew()
+        if not event.data.get("whole"):
+            self._torn = event.weld
+            self._backlog.extend(backlog)
 
     def _open(self, event: Event, key: str) -> None:
         """Start a judge with everything since the weld's first packet; too late for that, wait for its folder."""
+        if key == self._torn:
+            return
         first_order = int(event.data["first_order"])
         self._handled.add(key)
         if not self._infos or self._ring[0].order > first_order:
@@ -253,13 +282,13 @@ class _Process:
     # -- from folders ----------------------------------------------------------------------------------------------
 
     def _status(self, status: CellStatus) -> None:
-        self._status_s = time.monotonic()
         self._infos = {row.name: row.info for row in status.streams if row.info is not None}
         self._live = status.replay is None
+        self._progress.follow(status)
         # A replayed weld may come from another cell than the one at hand; what counts is where it was welded.
         self._cell = status.cell
         for weld in status.welds:
-            unknown = weld.key not in self._handled
+            unknown = weld.key not in self._handled and weld.key not in {key for key, _ in self._backlog}
             self._handled.add(weld.key)
             if unknown and weld.key not in self._judges and (weld.verdict is None or not weld.verdict.final):
                 self._late.add(weld.key)
@@ -268,9 +297,14 @@ class _Process:
             elif self._keys is not None and weld.key in self._late and weld.phase == "judged":
                 self._late.discard(weld.key)
                 self._send(self._unseen(weld.key))
-            elif weld.key in self._late and weld.phase == "judged" and weld.path and _complete(Path(weld.path)):
+            elif weld.key in self._late and self._whole(weld):
                 self._late.discard(weld.key)
                 self._backlog.append((weld.key, self._from_folder(Path(weld.path))))
+
+    def _whole(self, weld: WeldStatus) -> bool:
+        """Whether the folder of a weld holds all that there will be: it is over, or it is but replayed."""
+        over = weld.phase == "judged" or weld.key == self._torn
+        return over and bool(weld.path) and _complete(Path(weld.path))
 
     def _unseen(self, key: str) -> list[Score | Verdict]:
         """Say that a weld was not seen whole, on a host that has no folder of it; unless it was judged all the same."""

@@ -24,6 +24,7 @@ from models.metrics import (
     fpr_at_tpr,
 )
 from models.report_details import GOOD, ReportDetails, RowScores
+from models.splits import Split, chosen
 from models.training import CACHE, weld_scores
 from models.weld_features import FoundWeld, Progress, encoded_by, found_welds
 from recordings.manifest import Manifest
@@ -45,7 +46,9 @@ def evaluate(
     run: Path,
     data: Path,
     *,
-    split: str | None = None,
+    split: Split | str | None = None,
+    part: str = "test",
+    absent_ok: bool = False,
     alpha: float = 0.05,
     seed: int = 0,
     floor: Path | None = None,
@@ -57,7 +60,9 @@ def evaluate(
     Args:
         run: Folder of the checkpoint.
         data: Folder tree of welds.
-        split: Only welds whose metadata name this split.
+        split: Only welds whose metadata name this split, or those of a part of a split that was made.
+        part: Which part of it.
+        absent_ok: Take what is there of the part; otherwise a weld that is not there is an error.
         alpha: False-alarm rate aimed at.
         seed: Of the bootstrap.
         floor: Another checkpoint, whose rows follow: the statistics floor, to compare with.
@@ -68,13 +73,15 @@ def evaluate(
         `{"protocol": ..., "rows": [...]}`.
 
     Raises:
-        DetectorError: The checkpoint cannot be read, or no labelled weld is left.
+        DetectorError: The checkpoint cannot be read, welds of the split are not there, or no labelled weld is left.
     """
-    result, details = evaluate_in_detail(run, data, split=split, alpha=alpha, seed=seed, progress=progress)
+    welds = chosen(found_welds(data), split, (part,), absent_ok=absent_ok)
+    name = f"{part} of a {split.kind} split, seed {split.seed}" if isinstance(split, Split) else split
+    result, details = evaluate_in_detail(run, data, welds, split=name, alpha=alpha, seed=seed, progress=progress)
     beside = None
     if floor is not None:
         progress(f"the same welds by {floor}")
-        beside = evaluate_in_detail(floor, data, split=split, alpha=alpha, seed=seed, progress=progress)
+        beside = evaluate_in_detail(floor, data, welds, split=name, alpha=alpha, seed=seed, progress=progress)
     if report is not None:
         from models.report import write_report
 
@@ -86,16 +93,21 @@ def evaluate(
 
 
 def evaluate_in_detail(
-    run: Path, data: Path, *, split: str | None, alpha: float, seed: int, progress: Progress
+    run: Path,
+    data: Path,
+    found: Sequence[FoundWeld],
+    *,
+    split: str | None,
+    alpha: float,
+    seed: int,
+    progress: Progress,
 ) -> tuple[dict[str, Any], ReportDetails]:
-    """Evaluate as `evaluate` does, and give the score of every weld too, as a report needs it."""
+    """Evaluate welds of `data` as `evaluate` does, and give the score of every weld too, as a report needs it."""
     checkpoint = load_checkpoint(run)
     used = {*checkpoint.training.welds, *checkpoint.training.validation} | {
         k for c in checkpoint.calibrations.values() for k in c.welds
     }
-    labelled = [
-        w for w in found_welds(data) if w.manifest.label >= 0 and split in (None, w.manifest.metadata.get("split"))
-    ]
+    labelled = [w for w in found if w.manifest.label >= 0]
     welds = [w for w in labelled if w.manifest.key not in used]
     if len(welds) < len(labelled):
         progress(f"{len(labelled) - len(welds)} welds were used for fitting or calibration; left out")
@@ -135,7 +147,7 @@ def evaluate_in_detail(
 
 def class_of(manifest: Manifest) -> str:
     """Name what a weld is: its class, or the set for testing only that it belongs to (swapped beads, silent parts)."""
-    return str(manifest.metadata.get("set") or CLASSES[manifest.label])
+    return str(manifest.described.get("set") or CLASSES[manifest.label])
 
 
 def _row_scores(checkpoint: Checkpoint, pattern: Pattern, welds: Sequence[FoundWeld], scores: Values) -> RowScores:
@@ -166,7 +178,7 @@ def _row(
     interval = bootstrap_interval(auroc, score, bad, seed=seed)
     against = {c: (classes == c) | ~bad for c in sorted(set(classes.tolist()) - {GOOD})}
     intervals = {c: bootstrap_interval(auroc, score[of], bad[of], seed=seed) for c, of in against.items()}
-    recipes = np.array([str(w.manifest.metadata.get("recipe", "")) for w in kept])
+    recipes = np.array([str(w.manifest.described.get("recipe", "")) for w in kept])
     return {
         "model": checkpoint.detector.name,
         "modalities": list(pattern),

@@ -5,6 +5,7 @@ each frame, and each stretch of sound and sensors of one hop, once, with the row
 back is what was cut, to the last bit (`orders`, which say where a window came from, are not kept).
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -68,7 +69,7 @@ def cut_welds(welds: Sequence[FoundWeld], spec: SampleSpec, cache: Path, progres
         The files; welds that cannot be read are named to `progress` and left out.
     """
     cache.mkdir(parents=True, exist_ok=True)
-    paths = [cache / f"{_name(weld, spec)}.safetensors" for weld in welds]
+    paths = [cut_path(weld, spec, cache) for weld in welds]
     jobs = [(w.folder, spec, path) for w, path in zip(welds, paths, strict=True) if not path.exists()]
     read_in_parallel(_cut_to, jobs, len(welds), progress)
     return [CutFile(weld=w, path=p, spec=spec) for w, p in zip(welds, paths, strict=True) if p.exists()]
@@ -83,21 +84,28 @@ def load_cut_weld(path: Path, weld: FoundWeld, spec: SampleSpec) -> CutWeld:
         raise DetectorError(f"{path}: {error}; delete it, it will be made again") from error
 
 
+def store_cut_weld(path: Path, windows: Sequence[Weld4MSample], photos: Weld4MSample, spec: SampleSpec) -> None:
+    """Write a cut weld to the cache; of several processes that do so at once, the last one's file stays."""
+    arrays = _to_arrays(windows, photos, spec)
+    fresh = path.with_suffix(f".{os.getpid()}.new")
+    fresh.write_bytes(save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
+    fresh.replace(path)
+
+
+def cut_path(weld: FoundWeld, spec: SampleSpec, cache: Path, *, what: str = "cut") -> Path:
+    """Name the file of a weld in the cache; `what` tells other cuts than windows apart."""
+    name = xxhash.xxh3_128_hexdigest(repr((what, VERSION, weld.manifest.key, weld.digest, spec)).encode())
+    return cache / f"{name}.safetensors"
+
+
 def _cut_to(folder: Path, spec: SampleSpec, path: Path) -> str | None:
     """Cut one weld into a file of the cache; returns what went wrong."""
     try:
         _, windows, photos = windows_of(folder, spec)
-        arrays = _to_arrays(windows, photos, spec)
+        store_cut_weld(path, windows, photos, spec)
     except (WeldError, WindowError, AlignmentError) as error:
         return f"left out: {error}"
-    fresh = path.with_suffix(".new")
-    fresh.write_bytes(save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
-    fresh.replace(path)
     return None
-
-
-def _name(weld: FoundWeld, spec: SampleSpec) -> str:
-    return xxhash.xxh3_128_hexdigest(repr(("cut", VERSION, weld.manifest.key, weld.digest, spec)).encode())
 
 
 def _pieces(spec: SampleSpec) -> dict[str, tuple[int, ...]]:

@@ -14,6 +14,7 @@ from acquisition.packet import MODALITIES
 from models.checkpoint import DETECTORS, Checkpoint, TrainingRecord, load_checkpoint, save_checkpoint
 from models.conformal import Calibration, false_alarm_range, welds_needed
 from models.detector_contract import PATTERNS, PHOTOS, Detector, DetectorError
+from models.splits import PRETRAIN, Split, chosen
 from models.statistics import EncodedWeld, StatisticsDetector
 from models.weld_features import FoundWeld, Progress, encoded_by, encoded_welds, found_welds
 from sync.sample import SampleSpec
@@ -29,6 +30,8 @@ def train(
     *,
     config: Path | None = None,
     weights: Path | None = None,
+    split: Split | None = None,
+    absent_ok: bool = False,
     progress: Progress = lambda _: None,
 ) -> dict[str, Any]:
     """Train one of `DETECTORS`.
@@ -36,6 +39,8 @@ def train(
     Args:
         model: Its name.
         data: Folder tree of welds. Where welds carry a `split` in their metadata, only TRAIN is used.
+        split: Its train part is used, and its unlabelled welds to pretrain, whatever the metadata say.
+        absent_ok: Take what is there of the split; otherwise a weld that is not there is an error.
         out: Folder of the run, which is its checkpoint. A run that was killed goes on with the same arguments.
         config: Settings in TOML; `statistics` has none.
         weights: Folder of the pretrained backbones that the settings name.
@@ -48,17 +53,18 @@ def train(
         DetectorError: The model is unknown, a setting is wrong, the welds are too few or too bad, or it went wrong.
     """
     if model == "causal-film":
-        return train_network(data, out, config=config, weights=weights, progress=progress)
+        welds = training_welds(data, split, absent_ok=absent_ok)
+        return train_network(welds, out, config=config, weights=weights, progress=progress)
     if model != "statistics":
         raise DetectorError(f"no model '{model}'; there are: {', '.join(DETECTORS)}")
     for name, given in (("config", config), ("weights", weights)):
         if given is not None:
             raise DetectorError(f"{given}: 'statistics' has no {name}; leave --{name} out")
-    return train_statistics(data, out, progress=progress)
+    return train_statistics(data, out, split=split, absent_ok=absent_ok, progress=progress)
 
 
 def train_network(
-    data: Path,
+    welds: Sequence[FoundWeld],
     out: Path,
     *,
     config: Path | None = None,
@@ -68,7 +74,6 @@ def train_network(
     """Train Causal-FiLM and calibrate it on whole sessions held out; see `train`."""
     from models.film_run import save_record, train_causal_film
 
-    welds = training_welds(data)
     checkpoint, encoded, record = train_causal_film(welds, out, config=config, weights=weights, progress=progress)
     by_key = {w.key: w for w in encoded}
     calibrators = [w for w in welds if w.manifest.key in by_key]
@@ -85,13 +90,19 @@ def train_network(
     }
 
 
-def training_welds(data: Path) -> list[FoundWeld]:
-    """List the complete welds at or below `data` that may train: of no other split, and of no set for testing only."""
-    return [
-        w
-        for w in found_welds(data)
-        if str(w.manifest.metadata.get("split", "TRAIN")).upper() == "TRAIN" and not w.manifest.metadata.get("set")
-    ]
+def training_welds(data: Path, split: Split | None = None, *, absent_ok: bool = False) -> list[FoundWeld]:
+    """List the complete welds at or below `data` that may train.
+
+    Without a split that was made: those of no other part than TRAIN, and of no set for testing only.
+
+    Raises:
+        DetectorError: There is none, or one of the split is not there.
+    """
+    found = found_welds(data)
+    if split is not None:
+        return chosen(found, split, ("train", PRETRAIN), absent_ok=absent_ok)
+    now = [(w, w.manifest.described) for w in found]
+    return [w for w, d in now if str(d.get("split", "TRAIN")).upper() == "TRAIN" and not d.get("set")]
 
 
 def train_statistics(
@@ -101,6 +112,8 @@ def train_statistics(
     spec: SampleSpec | None = None,
     hold_out: float = 0.4,
     seed: int = 0,
+    split: Split | None = None,
+    absent_ok: bool = False,
     progress: Progress = lambda _: None,
 ) -> dict[str, Any]:
     """Fit the floor on good welds and calibrate it on whole sessions held out.
@@ -111,6 +124,8 @@ def train_statistics(
         spec: What samples are cut to.
         hold_out: Share of the good welds that calibrate; whole sessions, drawn at random.
         seed: Of the draw.
+        split: See `train`.
+        absent_ok: See `train`.
         progress: Takes lines for the user.
 
     Returns:
@@ -120,7 +135,7 @@ def train_statistics(
         DetectorError: There are too few good welds.
     """
     spec = spec or SampleSpec()
-    found = training_welds(data)
+    found = training_welds(data, split, absent_ok=absent_ok)
     good = [w for w in found if w.manifest.label == GOOD]
     sessions = {w.manifest.session for w in good}
     progress(f"{len(found)} welds, {len(good)} of them labelled good, from {len(sessions)} sessions")
@@ -148,13 +163,23 @@ def train_statistics(
     }
 
 
-def calibrate(run: Path, data: Path, *, cell: str | None = None, progress: Progress = lambda _: None) -> dict[str, Any]:
+def calibrate(
+    run: Path,
+    data: Path,
+    *,
+    cell: str | None = None,
+    split: Split | None = None,
+    absent_ok: bool = False,
+    progress: Progress = lambda _: None,
+) -> dict[str, Any]:
     """Calibrate a checkpoint on the good welds of `data`, each cell on its own, and store that in it.
 
     Args:
         run: Folder of the checkpoint.
         data: Folder tree of welds.
         cell: Only this cell.
+        split: Only its val part: what a test is to tell must not set the threshold.
+        absent_ok: See `train`.
         progress: Takes lines for the user.
 
     Raises:
@@ -164,8 +189,8 @@ def calibrate(run: Path, data: Path, *, cell: str | None = None, progress: Progr
     seen = {*checkpoint.training.welds, *checkpoint.training.validation}
     good = [
         w
-        for w in found_welds(data)
-        if w.manifest.label == GOOD and cell in (None, w.manifest.cell) and not w.manifest.metadata.get("set")
+        for w in chosen(found_welds(data), split, ("val",), absent_ok=absent_ok)
+        if w.manifest.label == GOOD and cell in (None, w.manifest.cell) and not w.manifest.described.get("set")
     ]
     fresh = [w for w in good if w.manifest.key not in seen]
     if len(fresh) < len(good):

@@ -46,22 +46,26 @@ class FoundWeld:
     digest: str
 
 
-def found_welds(data: Path) -> list[FoundWeld]:
+def found_welds(data: Path, leave_out: Callable[[Path, str], None] | None = None) -> list[FoundWeld]:
     """List the complete welds at or below `data`, by key.
 
+    Args:
+        data: Folder tree of welds.
+        leave_out: Takes folder and reason of every weld that cannot be read; without it, the first one raises.
+
     Raises:
-        DetectorError: There is none.
+        DetectorError: There is none, or one cannot be read.
     """
+    found = []
     try:
-        folders = find_welds(data)
-        found = [
-            FoundWeld(
-                folder=folder,
-                manifest=load_manifest(folder),
-                digest=xxhash.xxh3_128_hexdigest((folder / "weld.json").read_bytes()),
-            )
-            for folder in folders
-        ]
+        for folder in find_welds(data):
+            try:
+                digest = xxhash.xxh3_128_hexdigest((folder / "weld.json").read_bytes())
+                found.append(FoundWeld(folder=folder, manifest=load_manifest(folder), digest=digest))
+            except (WeldError, OSError) as error:
+                if leave_out is None:
+                    raise
+                leave_out(folder, str(error))
     except (WeldError, OSError) as error:
         raise DetectorError(str(error)) from error
     complete = [w for w in found if w.manifest.state != "open"]
