@@ -21,6 +21,7 @@ class ActionSpec:
         menu: Menu that it stands in.
         tip: What it does, in one sentence.
         checkable: It is a switch.
+        repeats: It goes on while its key is held.
         control: `objectName` of the control on the page that does the same.
         context: Context of the translation of text and tip.
     """
@@ -32,6 +33,7 @@ class ActionSpec:
     tip: str
     control: str
     checkable: bool = False
+    repeats: bool = False
     context: str = "Actions"
 
     @property
@@ -53,6 +55,7 @@ def _spec(
     tip: object,
     *,
     checkable: bool = False,
+    repeats: bool = False,
     control: str = "",
     context: str = "Actions",
 ) -> ActionSpec:
@@ -64,11 +67,35 @@ def _spec(
         menu=menu,
         tip=str(tip),
         checkable=checkable,
+        repeats=repeats,
         control=control or f"button_{name}",
         context=context,
     )
 
 
+SPEEDS: Final = {
+    "speed_tenth": 0.1,
+    "speed_quarter": 0.25,
+    "speed_half": 0.5,
+    "speed_1": 1.0,
+    "speed_2": 2.0,
+    "speed_5": 5.0,
+    "speed_max": 0.0,
+}
+"""The actions that set how fast a replay plays, and its `speed` (0 is as fast as every reader keeps up)."""
+_SPEED_ROWS: Final = (
+    ("speed_tenth", "0.1x", QT_TRANSLATE_NOOP("Actions", "Replay: a tenth of real time")),
+    ("speed_quarter", "0.25x", QT_TRANSLATE_NOOP("Actions", "Replay: a quarter of real time")),
+    ("speed_half", "0.5x", QT_TRANSLATE_NOOP("Actions", "Replay: half of real time")),
+    ("speed_1", "1x", QT_TRANSLATE_NOOP("Actions", "Replay: real time")),
+    ("speed_2", "2x", QT_TRANSLATE_NOOP("Actions", "Replay: twice real time")),
+    ("speed_5", "5x", QT_TRANSLATE_NOOP("Actions", "Replay: five times real time")),
+    (
+        "speed_max",
+        QT_TRANSLATE_NOOP("Actions", "max"),
+        QT_TRANSLATE_NOOP("Actions", "Replay: as fast as every reader keeps up"),
+    ),
+)
 _LABEL_KEYS: Final = (*"0123456789", "Alt+0", "Alt+1")
 
 ACTIONS: Final[tuple[ActionSpec, ...]] = (
@@ -103,11 +130,18 @@ ACTIONS: Final[tuple[ActionSpec, ...]] = (
     ),
     _spec(
         "part",
-        QT_TRANSLATE_NOOP("Actions", "Part and program"),
+        QT_TRANSLATE_NOOP("Actions", "Next welds"),
         "F4",
         "Weld",
-        QT_TRANSLATE_NOOP("Actions", "Say which part and program the next welds are"),
+        QT_TRANSLATE_NOOP("Actions", "Say what the next welds are: part, program, material"),
         control="weld_info",
+    ),
+    _spec(
+        "describe",
+        QT_TRANSLATE_NOOP("Actions", "Weld data"),
+        "F5",
+        "Weld",
+        QT_TRANSLATE_NOOP("Actions", "Correct what is said about the chosen weld of the list, and see who said what"),
     ),
     *(
         _spec(f"label_{i}", words, key, "Label", words, control="label_chooser", context="Classes")
@@ -120,7 +154,15 @@ ACTIONS: Final[tuple[ActionSpec, ...]] = (
         "Replay",
         QT_TRANSLATE_NOOP("Actions", "Replay: go to the start"),
     ),
-    _spec("step_back", "<", "Left", "Replay", QT_TRANSLATE_NOOP("Actions", "Replay: step back by 0.1 s")),
+    _spec(
+        "fast_back",
+        "<<",
+        "Shift+Left",
+        "Replay",
+        QT_TRANSLATE_NOOP("Actions", "Replay: jump back by 2 s"),
+        repeats=True,
+    ),
+    _spec("step_back", "<", "Left", "Replay", QT_TRANSLATE_NOOP("Actions", "Replay: one picture back"), repeats=True),
     _spec(
         "play",
         QT_TRANSLATE_NOOP("Actions", "Play"),
@@ -129,19 +171,49 @@ ACTIONS: Final[tuple[ActionSpec, ...]] = (
         QT_TRANSLATE_NOOP("Actions", "Replay: play or pause"),
         checkable=True,
     ),
-    _spec("step", ">", "Right", "Replay", QT_TRANSLATE_NOOP("Actions", "Replay: step on by 0.1 s")),
-    _spec("fast_back", "<<", "Shift+Left", "Replay", QT_TRANSLATE_NOOP("Actions", "Replay: jump back by 2 s")),
-    _spec("fast", ">>", "Shift+Right", "Replay", QT_TRANSLATE_NOOP("Actions", "Replay: jump on by 2 s")),
-    _spec("end", ">|", "End", "Replay", QT_TRANSLATE_NOOP("Actions", "Replay: go to the end")),
-    _spec("speed_1", "1x", "Ctrl+1", "Replay", QT_TRANSLATE_NOOP("Actions", "Replay: real time"), checkable=True),
-    _spec("speed_2", "2x", "Ctrl+2", "Replay", QT_TRANSLATE_NOOP("Actions", "Replay: twice real time"), checkable=True),
+    _spec("step", ">", "Right", "Replay", QT_TRANSLATE_NOOP("Actions", "Replay: one picture on"), repeats=True),
+    _spec("fast", ">>", "Shift+Right", "Replay", QT_TRANSLATE_NOOP("Actions", "Replay: jump on by 2 s"), repeats=True),
     _spec(
-        "speed_max",
-        QT_TRANSLATE_NOOP("Actions", "max"),
-        "Ctrl+3",
+        "end",
+        ">|",
+        "End",
         "Replay",
-        QT_TRANSLATE_NOOP("Actions", "Replay: as fast as possible"),
+        QT_TRANSLATE_NOOP("Actions", "Replay: go to the end; live: back to now, from a display that was frozen"),
+    ),
+    _spec(
+        "range_a",
+        QT_TRANSLATE_NOOP("Actions", "A"),
+        "[",
+        "Replay",
+        QT_TRANSLATE_NOOP("Actions", "Replay: play from here (A); pressed there again: from the start"),
         checkable=True,
+    ),
+    _spec(
+        "range_b",
+        QT_TRANSLATE_NOOP("Actions", "B"),
+        "]",
+        "Replay",
+        QT_TRANSLATE_NOOP("Actions", "Replay: play up to here (B); pressed there again: to the end"),
+        checkable=True,
+    ),
+    _spec(
+        "range_clear",
+        QT_TRANSLATE_NOOP("Actions", "A–B off"),
+        "\\",
+        "Replay",
+        QT_TRANSLATE_NOOP("Actions", "Replay: play the whole weld again"),
+    ),
+    _spec(
+        "loop",
+        QT_TRANSLATE_NOOP("Actions", "Loop"),
+        "L",
+        "Replay",
+        QT_TRANSLATE_NOOP("Actions", "Replay: begin anew at the end"),
+        checkable=True,
+    ),
+    *(
+        _spec(name, words, f"Ctrl+{i + 1}", "Replay", tip, checkable=True)
+        for i, (name, words, tip) in enumerate(_SPEED_ROWS)
     ),
     _spec(
         "freeze",
@@ -202,7 +274,7 @@ def make_actions(owner: QWidget) -> dict[str, QAction]:
         action.setObjectName(spec.name)
         action.setShortcut(QKeySequence(spec.key))
         action.setShortcutContext(Qt.ShortcutContext.WindowShortcut)
-        action.setAutoRepeat(spec.menu == "Replay")
+        action.setAutoRepeat(spec.repeats)
         action.setCheckable(spec.checkable)
         action.setToolTip(f"{spec.explained} ({spec.key})")
         owner.addAction(action)

@@ -51,6 +51,7 @@ class CameraView(QFrame):
         self._waiting_ns: int | None = None
         self._timed = True
         self._shown_ns: int | None = None
+        self._arrival_ns = 0
         self._aspect = _ASPECT
         self._blob_action = blob
         self._picture: Picture | None = None
@@ -70,7 +71,9 @@ class CameraView(QFrame):
         side = QVBoxLayout()
         side.setSpacing(_MARGIN_PX)
         side.addWidget(self._title)
-        for control in (self._streams, self._tone, make_button(blob), make_button(freeze)):
+        self._freeze = freeze
+        self._freeze_button = make_button(freeze)
+        for control in (self._streams, self._tone, make_button(blob), self._freeze_button):
             control.setFixedWidth(SIDE_PX)
             control.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Expanding)
             side.addWidget(control)
@@ -147,36 +150,38 @@ class CameraView(QFrame):
         if aspect != self._aspect:
             self._aspect = aspect
             self._limit_width()
-        self._waiting_ns = packet.t_arrival_ns
+        self._waiting_ns = self._arrival_ns = packet.t_arrival_ns
         late_s = self.lateness_s(packet.t_arrival_ns) if self._timed else 0.0
         self._shown_ns = time.monotonic_ns() - round(late_s * 1e9)
         if self._over.isVisible():
-            self.tick(None, connected=True, timed=self._timed)
+            self.tick(None, connected=True, timed=self._timed, at_ns=None if self._timed else packet.t_arrival_ns)
 
-    def forget(self) -> None:
-        """The picture that is shown is not true any more."""
-        self._shown_ns = None
-
-    def tick(self, problem: str | None, *, connected: bool, timed: bool, paused: bool = False) -> None:
+    def tick(self, problem: str | None, *, connected: bool, timed: bool, at_ns: int | None = None) -> None:
         """Say what is wrong, or hide the message.
 
         Args:
             problem: What the health view knows about this stream, or None.
             connected: The capture process speaks.
             timed: Arrival stamps are of this moment (not of a replayed recording), so latency can be measured.
-            paused: A replay stands still, so a picture that does not change is true.
+            at_ns: Where a replay stands: its picture is old when it is not of about that moment.
         """
         self._timed = timed
+        self._freeze.setEnabled(timed)  # a replay is paused instead
+        self._freeze_button.setVisible(timed)
         age_s = None if self._shown_ns is None else (time.monotonic_ns() - self._shown_ns) / 1e9
+        if age_s is not None and at_ns is not None:
+            age_s = abs(at_ns - self._arrival_ns) / 1e9
         words = None
         if not connected:
             words = self.tr("NO PICTURE\nnot connected to the cell")
         elif age_s is None:
             words = self.tr("NO PICTURE\n{0}").format(problem or self.tr("waiting for the first frame"))
-        elif age_s > STALE_S and not self.frozen and not paused:
+        elif age_s > STALE_S and at_ns is not None:
+            words = self.tr("NO PICTURE HERE\nthe nearest is {0:.0f} s away").format(age_s)
+        elif age_s > STALE_S and timed and not self.frozen:
             words = self.tr("OLD PICTURE\n{0:.0f} s old; {1}").format(age_s, problem or self.tr("no frames arrive"))
         title = self.stream or self.tr("camera")
-        self._title.setText(title if words is None else self.tr("{0}: not live").format(title))
+        self._title.setText(title if words is None or at_ns is not None else self.tr("{0}: not live").format(title))
         self._over.setVisible(words is not None)
         if self._picture is not None:
             self._picture.set_dimmed(words is not None)

@@ -1,6 +1,7 @@
 """The screen's only way to the cell: packets and messages in, commands out; nothing here ever blocks the screen."""
 
 import logging
+import os
 import queue
 import threading
 import time
@@ -13,6 +14,7 @@ from acquisition.clock_probe import ClockProbe
 from acquisition.keys import ClientKeys
 from acquisition.packet import Packet, VideoFrame
 from acquisition.transport import ControlClient, Reply, Subscriber, TransportError
+from recordings.replay_progress import Progress
 from recordings.status import SCORE_TOPIC, STATUS_TOPIC, VERDICT_TOPIC, CellStatus
 from recordings.verdict import Score, Verdict
 
@@ -54,6 +56,7 @@ class CellLink(QObject):
             data_endpoint, messages={STATUS_TOPIC: CellStatus, SCORE_TOPIC: Score, VERDICT_TOPIC: Verdict}, keys=keys
         )
         self._probe = ClockProbe(control_endpoint, keys) if keys is not None else None
+        self._progress = Progress(f"screen {os.getpid()}")
         self._notifier = QSocketNotifier(self._subscriber.fd, QSocketNotifier.Type.Read, self)
         self._notifier.activated.connect(self.drain)
         self._commands: queue.SimpleQueue[tuple[str, object] | None] = queue.SimpleQueue()
@@ -95,6 +98,11 @@ class CellLink(QObject):
         deadline = time.monotonic() + _SLICE_S
         try:
             while (item := subscriber.receive(0)) is not None:
+                if isinstance(item, Packet):
+                    self._progress.handled(item)
+                elif isinstance(item[1], CellStatus):
+                    self._progress.follow(item[1])
+                self._report()
                 if not isinstance(item, Packet):
                     self.message.emit(*item)
                 elif isinstance(item.payload, VideoFrame):
@@ -110,6 +118,11 @@ class CellLink(QObject):
         for packet in frames.values():
             self.frame.emit(packet)
 
+    def _report(self) -> None:
+        """Tell a replay how far this screen has come, so that it waits rather than drops."""
+        if (progress := self._progress.due()) is not None:
+            self._commands.put(("progress", progress))
+
     def send(self, kind: str, data: dict[str, Any] | None = None) -> None:
         """Send a command; `answered` tells how it went."""
         self._commands.put((kind, data))
@@ -118,6 +131,9 @@ class CellLink(QObject):
         client = ControlClient(endpoint, self._keys)
         while (command := self._commands.get()) is not None:
             kind, data = command
+            if kind == "progress":
+                client.send(kind, data)  # nobody waits for its answer
+                continue
             try:
                 reply = client.request(kind, data, _ANSWER_S)
             except TransportError as error:

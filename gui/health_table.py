@@ -1,33 +1,25 @@
-"""How every stream, the detector, the disk and the screen itself are doing."""
+"""How every stream is doing; detector, disk and screen stand in lines below."""
 
 from collections import deque
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
-from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QPointF, QRectF, Qt
-from PySide6.QtGui import QColor, QIcon, QPainter, QPen
+from PySide6.QtCore import Qt
+from PySide6.QtGui import QColor, QIcon
 from PySide6.QtWidgets import (
     QAbstractItemView,
-    QBoxLayout,
     QFrame,
-    QHBoxLayout,
     QHeaderView,
-    QLabel,
-    QProgressBar,
-    QStyledItemDelegate,
-    QStyleOptionViewItem,
     QTableWidget,
     QTableWidgetItem,
     QVBoxLayout,
 )
 
+from gui.health_lines import HealthLines
 from gui.shapes import Shape, icon_for
+from gui.sparkline import HISTORY, HISTORY_ROLE, Sparkline
 from gui.theme import NO_GO, WARNING
-from gui.weld_info import ElidedLabel
 from recordings.status import CellStatus, Gap, StreamStatus
 
-_HISTORY: Final = 60
-_HISTORY_ROLE: Final = int(Qt.ItemDataRole.UserRole)
 _OLD_S: Final = 2.0
 _FRAME_MS: Final = 33.0
 _ROW_PX: Final = 22
@@ -43,7 +35,6 @@ class HealthTable(QFrame):
         self.setObjectName("health_panel")
         self.setProperty("role", "panel")
         self._history: dict[str, deque[float]] = {}
-        self._chunk = ""
         self.table = QTableWidget(0, 7)
         self.table.setObjectName("health_table")
         self.table.setAccessibleName(self.tr("Health of the streams"))
@@ -70,52 +61,21 @@ class HealthTable(QFrame):
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         header.setStretchLastSection(True)
         header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
-        self._spark = _Sparkline(self.table)
+        self._spark = Sparkline(self.table)
         self.table.setItemDelegateForColumn(6, self._spark)
-        self.detector = ElidedLabel("health_detector", "small")
-        self.disk = self._line("health_disk", self.tr("Where recordings go"))
-        self.lag = self._line("health_screen", self.tr("How far this screen is behind the cell"))
-        self.buffer = QProgressBar()
-        self.buffer.setObjectName("write_buffer")
-        self.buffer.setAccessibleName(self.tr("Fill of the write buffer"))
-        self.buffer.setToolTip(
-            self.tr("How full the fullest queue between devices and disk is; at 100 % items are lost")
-        )
-        self.buffer.setRange(0, 100)
-        self.buffer.setFixedSize(120, 14)
-        self.buffer.setTextVisible(False)
-        self._fill = self._line("write_buffer_fill", self.buffer.toolTip())
-        queue = QHBoxLayout()
-        queue.setSpacing(8)
-        queue.addWidget(self._fill)
-        queue.addWidget(self.buffer)
-        queue.addStretch(1)
-        self._top = QBoxLayout(QBoxLayout.Direction.LeftToRight)
-        self._top.addWidget(self.detector, 1)
-        self._top.addWidget(self.lag)
-        self._bottom = QBoxLayout(QBoxLayout.Direction.LeftToRight)
-        self._bottom.addLayout(queue)
-        self._bottom.addWidget(self.disk, 1)
+        self.lines = HealthLines()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(8, 2, 8, 4)
         layout.setSpacing(2)
         layout.addWidget(self.table)
-        layout.addLayout(self._top)
-        layout.addLayout(self._bottom)
+        layout.addWidget(self.lines)
         layout.addStretch(1)
         self.show_status(None)
 
     def set_roomy(self, roomy: bool) -> None:
         """Spread rows and lines where there is room for them."""
-        direction = QBoxLayout.Direction.TopToBottom if roomy else QBoxLayout.Direction.LeftToRight
-        for lines in (self._top, self._bottom):
-            lines.setDirection(direction)
-            lines.setSpacing(8)
         self.table.verticalHeader().setDefaultSectionSize(_ROOMY_ROW_PX if roomy else _ROW_PX)
-        for label in (self.detector, self.lag, self.disk, self._fill):
-            label.setProperty("role", "secondary" if roomy else "small")
-            label.style().unpolish(label)
-            label.style().polish(label)
+        self.lines.set_roomy(roomy)
         self._fit_table()
 
     def _fit_table(self) -> None:
@@ -123,14 +83,6 @@ class HealthTable(QFrame):
         top = self.table.horizontalHeader().sizeHint().height() + 2
         self.table.setMinimumHeight(min(4, rows) * height + top + 4)
         self.table.setMaximumHeight(rows * height + top + 4)
-
-    def _line(self, name: str, tip: str) -> QLabel:
-        label = QLabel()
-        label.setObjectName(name)
-        label.setProperty("role", "small")
-        label.setToolTip(tip)
-        label.setTextFormat(Qt.TextFormat.PlainText)
-        return label
 
     def show_status(self, status: CellStatus | None) -> None:
         """Show a status; None: nothing is known now, which is shown as that, not as the last known."""
@@ -140,53 +92,12 @@ class HealthTable(QFrame):
         if not streams:
             self._fill_row(0, [self.tr("no streams known"), "", "", "", "", "", ""], None)
         for row, stream in enumerate(streams):
-            history = self._history.setdefault(stream.name, deque(maxlen=_HISTORY))
+            history = self._history.setdefault(stream.name, deque(maxlen=HISTORY))
             history.append(stream.rate_hz if stream.state == "streaming" else 0.0)
             assert status is not None
             gap = next((gap for gap in reversed(status.gaps) if gap.stream == stream.name), None)
             self._fill_stream(row, stream, list(history), gap, status.now_ns, replay=status.replay is not None)
-        if status is None:
-            self.detector.setText(self.tr("Detector: unknown"))
-            self.disk.setText(self.tr("Disk: unknown"))
-            self._fill.setText(self.tr("Write buffer: unknown"))
-            self.buffer.setValue(0)
-            return
-        self._fill.setText(self.tr("Write buffer {0:.0f} %").format(100 * status.write_buffer))
-        self.buffer.setValue(round(100 * status.write_buffer))
-        full = status.write_buffer > 0.5
-        chunk = WARNING if full else self.palette().placeholderText().color().name()
-        if chunk != self._chunk:
-            self._chunk = chunk
-            self.buffer.setStyleSheet(f"QProgressBar::chunk {{ background: {chunk}; }}")
-        free = self.tr("{0:.0f} GB free").format(status.disk_free_bytes / 1e9)
-        left = self.tr("time left unknown") if status.disk_left_s is None else _left(status.disk_left_s)
-        replay = status.replay is not None
-        self.disk.setText(
-            self.tr("Disk: nothing is recorded") if replay else self.tr("Disk: {0}, {1}").format(free, left)
-        )
-        self.detector.setText(self._detector_line(status))
-
-    def show_screen(self, latency_ms: Mapping[str, float] | None, lost: int, drawn_hz: float) -> None:
-        """Show how far the screen lags and what was lost on the way to it."""
-        if latency_ms is None and drawn_hz == 0:
-            words = self.tr("Screen: no pictures now")
-        elif latency_ms is None:
-            words = self.tr("Screen: {0:.0f} pictures/s").format(drawn_hz)
-        else:
-            words = self.tr("Screen: {0:.0f} ms behind (95 %: {1:.0f}), {2:.0f} pictures/s").format(
-                latency_ms["p50"], latency_ms["p95"], drawn_hz
-            )
-        if lost:
-            words += self.tr("; {0} messages lost on the way here").format(lost)
-        if words != self.lag.text():
-            self.lag.setText(words)
-
-    def _detector_line(self, status: CellStatus) -> str:
-        detector = status.detector
-        words = self.tr("Detector: {0} {1}").format(detector.name, detector.state)
-        if detector.latency_ms is not None and status.replay is None:
-            words += self.tr(", {0:.0f} ms (95 %: {1:.0f})").format(*detector.latency_ms)
-        return f"{words}: {detector.problem}" if detector.problem else words
+        self.lines.show_status(status)
 
     def _fill_stream(
         self, row: int, stream: StreamStatus, history: list[float], gap: Gap | None, now_ns: int, *, replay: bool
@@ -198,6 +109,8 @@ class HealthTable(QFrame):
         if stream.state == "closed":
             shape = Shape.NO_DATA
         states = {"lost": self.tr("LOST"), "opening": self.tr("OPENING"), "closed": self.tr("CLOSED")}
+        if replay and stream.state == "closed":
+            states["closed"] = self.tr("nothing yet")
         words = self.tr("silent") if late else self.tr("ok") if flows else states.get(stream.state, stream.state)
         rate = self.tr("{0} photos").format(stream.received) if photos else f"{stream.rate_hz:.1f} Hz"
         if not photos and stream.modality == "audio" and stream.rate_hz >= 1000:
@@ -216,7 +129,7 @@ class HealthTable(QFrame):
             stream.problem or "",
         ]
         items = self._fill_row(row, cells, shape)
-        items[6].setData(_HISTORY_ROLE, None if stream.problem or photos else history)
+        items[6].setData(HISTORY_ROLE, None if stream.problem or photos else history)
         tips = [stream.problem or self.table.toolTip()] * len(items)
         tips[3] = self._gap_words(gap, now_ns) if gap else tips[3]
         tips[5] = self._sync_words(stream) or tips[5]
@@ -255,32 +168,12 @@ class HealthTable(QFrame):
             if item.text() != words:
                 item.setText(words)
             items.append(item)
-        items[6].setData(_HISTORY_ROLE, None)
+        items[6].setData(HISTORY_ROLE, None)
         drawn = (shape and shape.value, self.palette().base().color().name())
-        if items[1].data(_HISTORY_ROLE) != drawn:
-            items[1].setData(_HISTORY_ROLE, drawn)
+        if items[1].data(HISTORY_ROLE) != drawn:
+            items[1].setData(HISTORY_ROLE, drawn)
             items[1].setIcon(QIcon() if shape is None else icon_for(shape, self))
         return items
-
-
-class _Sparkline(QStyledItemDelegate):
-    """Paints a list of rates as a thin line; plain text where there is none."""
-
-    def paint(
-        self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex
-    ) -> None:
-        """Paint the line, from zero to the largest rate."""
-        history: Any = index.data(_HISTORY_ROLE)
-        if not history:
-            super().paint(painter, option, index)
-            return
-        area = QRectF(option.rect).adjusted(4, 6, -4, -6)
-        most = max(*history, 1e-9) * 1.1
-        step = area.width() / (_HISTORY - 1)
-        first = area.right() - step * (len(history) - 1)
-        points = [QPointF(first + i * step, area.bottom() - area.height() * v / most) for i, v in enumerate(history)]
-        painter.setPen(QPen(option.palette.placeholderText().color(), 1))
-        painter.drawPolyline(points)
 
 
 def _age(seconds: float) -> str:
@@ -303,8 +196,3 @@ def _sync(stream: StreamStatus) -> str:
 def _apart(stream: StreamStatus) -> bool:
     """The stream saw the arc more than a camera frame apart from the sensors, and not by chance."""
     return stream.sync_ms is not None and abs(stream.sync_ms) > max(_FRAME_MS, 3 * (stream.sync_sigma_ms or 0.0))
-
-
-def _left(seconds: float) -> str:
-    hours = seconds / 3600
-    return f"{hours:.0f} h left" if hours >= 2 else f"{seconds / 60:.0f} min left"

@@ -51,6 +51,11 @@ def current_weld(status: CellStatus) -> WeldStatus | None:
     return status.welds[0] if status.welds else None
 
 
+def closed(status: CellStatus, weld: WeldStatus) -> bool:
+    """Whether nothing more is expected of a weld: it is over, or recorded long ago, wherever a replay of it stands."""
+    return weld.phase != "welding" or status.replay is not None
+
+
 def judge_screen(status: CellStatus | None, age_s: float, verdicts: Mapping[str, Verdict]) -> Shown:
     """Decide what the verdict tile says.
 
@@ -83,7 +88,7 @@ def judge_screen(status: CellStatus | None, age_s: float, verdicts: Mapping[str,
         if weld.phase == "judged":
             return _no_data(translate("Judgement", "no verdict was given for this weld"), weld)
         return _no_data(translate("Judgement", "judging; no verdict yet"), weld, pending=True)
-    if verdict.final and weld.phase != "welding":
+    if verdict.final and closed(status, weld):
         reason = f"{_photos(weld)}; {verdict.reason}" if verdict.photos_pending else verdict.reason
         return Shown(word=verdict.word, shape=SHAPES[verdict.word], reason=reason, weld=weld, verdict=verdict)
     so_far = translate("Judgement", "still welding") if weld.phase == "welding" else translate("Judgement", "not final")

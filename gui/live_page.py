@@ -1,119 +1,67 @@
 """The live page: verdict, camera, health, last welds, curves and buttons, fed by what the capture process publishes."""
 
 import time
-from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import numpy as np
 from PySide6.QtCore import Signal
-from PySide6.QtGui import QAction, QPaintEvent, QResizeEvent
-from PySide6.QtWidgets import QBoxLayout, QHBoxLayout, QLabel, QVBoxLayout
+from PySide6.QtGui import QAction, QPaintEvent
 
 from acquisition.packet import Packet
 from acquisition.transport import Reply
-from gui.alarm_bar import AlarmBar
-from gui.camera_view import CameraView
-from gui.health_table import HealthTable
 from gui.judgement import STALE_S, Shown, judge_screen
-from gui.part_dialog import PartDialog
-from gui.record_bar import RecordBar
-from gui.record_state import BORDER_PX, RecordBorder, RecordState
-from gui.theme import GRID_PX
-from gui.timeline import Timeline
-from gui.tracks import Tracks
-from gui.verdict_tile import ScoreBar, VerdictTile
-from gui.weld_info import ElidedLabel, WeldInfo
-from gui.weld_list import WeldList
+from gui.page_blocks import PageBlocks
+from gui.screen_lag import DrawnRate, latency_percentiles
+from gui.weld_dialog import CHOSEN, NEXT, WeldDialog
+from recordings.manifest import Manifest
 from recordings.status import CellStatus
 from recordings.verdict import Score, Verdict
 
 NOTICE_S: Final = 8.0
-WIDE_PX: Final = 1600
-"""From this width on health and welds stand side by side, and the time axis gets the height."""
 
 
-class LivePage(RecordBorder):
+class LivePage(PageBlocks):
     """Everything that a welder sees; takes data by method, gives commands by signal.
 
     Signals:
         command: A command for the capture process: kind, data.
         painted: The page has been painted for the first time.
+        weld_chosen: Another weld is chosen in the list: the folder that it lies in, `""` for none.
     """
 
     command = Signal(str, dict)
     painted = Signal()
+    weld_chosen = Signal(str)
 
     def __init__(self, actions: dict[str, QAction], clock: Callable[[], float] = time.monotonic) -> None:
         """Build the page on the shared actions; `clock` gives seconds and is what staleness is measured by."""
-        super().__init__()
+        super().__init__(actions)
         self.setObjectName("live_page")
         self._clock = clock
+        self._actions = actions
         self._started_s = clock()
         self._status: CellStatus | None = None
         self._status_s = self._started_s
         self.lateness_s: Callable[[int], float] = lambda _t_ns: 0.0
         self._verdicts: dict[str, Verdict] = {}
-        self._drawn: deque[tuple[float, int]] = deque(maxlen=46)
+        self._drawn = DrawnRate()
         self._notice_s = -NOTICE_S
         self._connected = False
         self._first_paint = True
-        self._tracks = Tracks()
         self.lost_messages = 0
-        self.verdict_tile = VerdictTile()
-        self.score_bar = ScoreBar()
-        self.weld_info = WeldInfo(actions["devices"], actions["part"])
-        self.record_state = RecordState()
-        self.alarms = AlarmBar(actions["acknowledge"])
-        self.camera = CameraView(actions["blob"], actions["freeze"])
-        self.health = HealthTable()
-        self.welds = WeldList()
-        self.timeline = Timeline(self._tracks)
-        self.bar = RecordBar(actions)
-        self.path = ElidedLabel("record_path", "secondary")
-        self.notice = QLabel()
-        self.notice.setObjectName("notice")
-        self._frozen = QLabel(self.tr("DISPLAY FROZEN (P): recording and judging go on"))
-        self._frozen.setObjectName("frozen")
-        self._frozen.setProperty("role", "frozen")
-        self._frozen.hide()
-        self._lay_out()
         actions["acknowledge"].triggered.connect(self._acknowledge)
         actions["freeze"].toggled.connect(self._freeze)
-        actions["part"].triggered.connect(self._edit_part)
+        actions["part"].triggered.connect(lambda: self._edit(NEXT))
+        actions["describe"].triggered.connect(lambda: self._edit(CHOSEN))
+        actions["end"].triggered.connect(self._end_live)
         self.bar.command.connect(self.command)
-        self.welds.selected.connect(lambda _key: self.bar.show_status(self._fresh(), self.welds.chosen))
+        self.replay.command.connect(self.command)
+        self.welds.selected.connect(lambda _key: self._choose())
+        self._dialog: WeldDialog | None = None
+        self._file: tuple[str, Manifest | None] = ("", None)
         self._show_state(None)
         self.tick()
-
-    def _lay_out(self) -> None:
-        header = QHBoxLayout()
-        header.addWidget(self.verdict_tile, 5)
-        header.addWidget(self.score_bar, 4)
-        header.addWidget(self.weld_info, 5)
-        header.addWidget(self.record_state)
-        strip = QHBoxLayout()
-        strip.addWidget(self.path, 1)
-        strip.addWidget(self.notice)
-        strip.addWidget(self._frozen)
-        self._tables = QBoxLayout(QBoxLayout.Direction.TopToBottom)
-        self._tables.addWidget(self.health)
-        self._tables.addWidget(self.welds, 1)
-        body = QHBoxLayout()
-        body.addWidget(self.camera, 1)
-        body.addLayout(self._tables, 1)
-        page = QVBoxLayout(self)
-        page.setContentsMargins(BORDER_PX + 6, BORDER_PX + 4, BORDER_PX + 6, BORDER_PX + 6)
-        page.setSpacing(GRID_PX)
-        for layout in (header, strip, body, self._tables):
-            layout.setSpacing(GRID_PX)
-        page.addLayout(header)
-        page.addWidget(self.alarms)
-        page.addLayout(strip)
-        page.addLayout(body, 5)
-        page.addWidget(self.timeline, 6)
-        page.addWidget(self.bar)
 
     @property
     def status(self) -> CellStatus | None:
@@ -160,8 +108,7 @@ class LivePage(RecordBorder):
     def _take_status(self, status: CellStatus) -> None:
         late_s = self.lateness_s(status.now_ns)
         self._status, self._status_s = status, self._clock() - late_s
-        if self._tracks.take_status(status):
-            self.camera.forget()
+        self._tracks.take_status(status)
         self._verdicts = {weld.key: weld.verdict for weld in status.welds if weld.verdict is not None}
         self.camera.set_streams([stream.name for stream in status.streams if stream.modality == "video"])
         self.alarms.latch(status.alarms)
@@ -171,11 +118,14 @@ class LivePage(RecordBorder):
     def _show_state(self, status: CellStatus | None) -> None:
         """Show everything that changes with the status; None: whatever was known is not known any more."""
         self.set_recording(status is not None and status.recording)
-        self.weld_info.show_status(status)
+        self.weld_info.show_status(status, self._tracks.triggers)
         self.health.show_status(status)
         self._show_verdict()
-        self.welds.show_status(status, self.verdict_tile.shown)
-        self.bar.show_status(status, self.welds.chosen)
+        self.welds.show_status(status, self.verdict_tile.shown, self._tracks.triggers)
+        self._choose()
+        self.replay.show_replay(status.replay if status else None)
+        self._make_room()
+        self._allow_end()
         if status is None:
             self.path.setText(self.tr("Not known where anything is recorded"))
         elif status.recording and status.path:
@@ -199,7 +149,9 @@ class LivePage(RecordBorder):
 
     def _running_score(self, shown: Shown) -> float | None:
         """Give the newest running score while the verdict is open; afterwards the verdict's own counts."""
-        return self._tracks.running_score(shown.weld.key) if shown.provisional and shown.weld else None
+        if not shown.provisional or shown.weld is None:
+            return None
+        return self._tracks.running_score(shown.weld.key, self.replay.at_ns)
 
     def tick(self) -> None:
         """Move everything on that moves by time alone; called 15 times a second."""
@@ -218,24 +170,23 @@ class LivePage(RecordBorder):
         status = self._fresh()
         self.record_state.show_status(status, age_s)
         replay = status.replay if status else None
+        self.replay.tick(age_s)
         self.camera.tick(
             self._camera_problem(),
             connected=self._connected,
             timed=replay is None,
-            paused=replay is not None and not replay.playing,
+            at_ns=self.replay.at_ns,
         )
-        self.timeline.show_until(self._now_ns(age_s))
-        self._drawn.append((now_s, self.camera.drawn))
-        self.health.show_screen(self.capture_to_screen_ms(300), self.lost_messages, self._drawn_hz())
+        if self._status is None or self._status.replay is None:
+            self.timeline.show_until(self._now_ns(age_s))
+        drawn_hz = self._drawn.tick(now_s, self.camera.drawn)
+        self.health.lines.show_screen(self.capture_to_screen_ms(300), self.lost_messages, drawn_hz)
         if now_s - self._notice_s > NOTICE_S and self.notice.text():
             self.notice.clear()
 
     def _now_ns(self, age_s: float) -> int:
-        """Give the cell time of this moment; of a replay, that of its newest packet."""
-        status = self._status
-        if status is None or status.replay is not None:
-            return self._tracks.newest_ns or time.monotonic_ns()
-        return status.now_ns + round(age_s * 1e9)
+        """Give the cell time of this moment."""
+        return time.monotonic_ns() if self._status is None else self._status.now_ns + round(age_s * 1e9)
 
     def _camera_problem(self) -> str | None:
         status = self._fresh()
@@ -248,47 +199,65 @@ class LivePage(RecordBorder):
             return None
         return f"{stream.name}: {stream.problem or stream.state}"
 
-    def _drawn_hz(self) -> float:
-        (first_s, first), (last_s, last) = self._drawn[0], self._drawn[-1]
-        return (last - first) / (last_s - first_s) if last_s > first_s else 0.0
-
     def capture_to_screen_ms(self, newest: int | None = None) -> dict[str, float] | None:
         """Give p50, p95 and p99 of the time from capture to the end of painting; None without a drawn frame.
 
         Args:
             newest: Use only this many frames, or all that are remembered.
         """
-        latencies = list(self.camera.latencies_ms)[-newest if newest else 0 :]
-        if not latencies:
-            return None
-        p50, p95, p99 = np.percentile(latencies, (50, 95, 99))
-        return {"p50": round(float(p50), 2), "p95": round(float(p95), 2), "p99": round(float(p99), 2)}
+        return latency_percentiles(list(self.camera.latencies_ms)[-newest if newest else 0 :])
 
     def _acknowledge(self) -> None:
         if self.alarms.acknowledge():
             self.command.emit("acknowledge", {"number": 0})
 
-    def _edit_part(self) -> None:
+    def _choose(self) -> None:
+        """Follow the choice in the list of welds."""
+        self.bar.show_status(self._fresh(), self.welds.chosen)
+        weld = self.welds.chosen_weld
+        path = weld.path if weld is not None else ""
+        if path != self._file[0]:
+            self._file = path, None
+            self.welds.show_file(None)
+            self.weld_chosen.emit(path)
+
+    def on_weld_file(self, path: str, manifest: Manifest | None) -> None:
+        """Take what the folder of the chosen weld says now; None: it cannot be read from here."""
+        if path != self._file[0]:
+            return
+        self._file = path, manifest
+        self.welds.show_file(manifest)
+        if self._dialog is not None:
+            self._dialog.show_file(manifest)
+
+    def _edit(self, page: int) -> None:
         status = self._fresh()
-        if status is not None:
-            dialog = PartDialog(status.metadata, self)
-            dialog.chosen.connect(lambda metadata: self.command.emit("metadata", metadata))
-            dialog.open()
+        if status is None:
+            return
+        self._dialog = WeldDialog(status.metadata, self.welds.chosen_weld, page, self)
+        self._dialog.show_file(self._file[1])
+        self._dialog.next_changed.connect(lambda metadata: self.command.emit("metadata", metadata))
+        self._dialog.described.connect(lambda change: self.command.emit("describe", change))
+        self._dialog.finished.connect(self._forget_dialog)
+        self._dialog.open()
+
+    def _forget_dialog(self) -> None:
+        self._dialog = None
 
     def _freeze(self, frozen: bool) -> None:
         self.camera.frozen = frozen
         self.timeline.freeze(frozen)
         self._frozen.setVisible(frozen)
+        self._allow_end()
 
-    def resizeEvent(self, event: QResizeEvent) -> None:
-        """Put health and welds side by side where there is room."""
-        super().resizeEvent(event)
-        wide = self.width() >= WIDE_PX
-        self._tables.setDirection(QBoxLayout.Direction.LeftToRight if wide else QBoxLayout.Direction.TopToBottom)
-        self._tables.setStretch(0, 5 if wide else 0)
-        self._tables.setStretch(1, 6 if wide else 1)
-        self.health.set_roomy(wide)
-        self.record_state.set_roomy(wide)
+    def _allow_end(self) -> None:
+        """End goes to the end of a replay; live, back to now from a display that was frozen."""
+        replay = self._fresh() is not None and self.replay.isVisibleTo(self)
+        self._actions["end"].setEnabled(replay or self._actions["freeze"].isChecked())
+
+    def _end_live(self) -> None:
+        self._actions["freeze"].setChecked(False)
+        self.timeline.set_cursor(None)
 
     def paintEvent(self, event: QPaintEvent) -> None:
         """Paint the border; report the first time."""

@@ -13,6 +13,7 @@ from gui.cell_link import CellLink
 from gui.devices_dialog import DevicesDialog
 from gui.live_page import LivePage
 from gui.theme import DARK, LIGHT, apply_theme
+from gui.weld_file import WeldFile
 
 TICK_MS: Final = 66
 SUPERVISE_MS: Final = 1000
@@ -54,6 +55,7 @@ class MainWindow(QMainWindow):
         self.resize(1600, 960)
         self.setMinimumSize(1200, 720)
         self._link = link
+        self._weld_file = WeldFile(self)
         self._supervise = supervise
         self._devices_command = tuple(devices_command)
         self._settings = settings if settings is not None else QSettings("weld-4m", "screen")
@@ -89,6 +91,8 @@ class MainWindow(QMainWindow):
         link.failed.connect(page.fail)
         self.trouble.connect(page.fail)
         page.command.connect(link.send)
+        page.weld_chosen.connect(self._weld_file.watch)
+        self._weld_file.read.connect(page.on_weld_file)
         page.painted.connect(lambda: QTimer.singleShot(0, page.camera.prepare))
         actions["devices"].triggered.connect(self._show_devices)
         actions["devices"].setEnabled(bool(self._devices_command))
@@ -159,4 +163,5 @@ class MainWindow(QMainWindow):
         self._settings.setValue("geometry", self.saveGeometry())
         self._tick.stop()
         self._watch.stop()
+        self._weld_file.close()
         self._link.close()

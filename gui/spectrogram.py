@@ -18,10 +18,10 @@ LOWEST_HZ: Final = 60.0
 class SpectrogramRing:
     """Levels in `BANDS` bands of equal width on a logarithmic axis, up to half the sample rate."""
 
-    def __init__(self) -> None:
-        """Start empty."""
-        self._picture = np.zeros((BANDS, COLUMNS), np.uint8)
-        self._column = np.full(COLUMNS, -1, np.int64)
+    def __init__(self, capacity: int = COLUMNS) -> None:
+        """Start empty; `capacity` is how many columns are kept."""
+        self._picture = np.zeros((BANDS, capacity), np.uint8)
+        self._column = np.full(capacity, -1, np.int64)
         self._rate_hz = 0.0
         self._waiting = np.zeros(0)
         self._waiting_ns = 0
@@ -36,6 +36,10 @@ class SpectrogramRing:
     def clear(self) -> None:
         """Forget everything."""
         self._column.fill(-1)
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Forget the sound that does not fill a column yet: what follows comes from elsewhere in the weld."""
         self._waiting = self._waiting[:0]
 
     def push(self, t0_ns: int, samples: npt.NDArray[np.float64], rate_hz: float) -> None:
@@ -57,16 +61,16 @@ class SpectrogramRing:
         level_db = 10 * np.log10(bands / self._window.sum() ** 2 + 1e-14)
         levels = np.clip((level_db - FLOOR_DB) / (CEILING_DB - FLOOR_DB) * 254 + 1, 1, 255).astype(np.uint8)
         columns = (self._waiting_ns + np.arange(n) * HOP_NS) // HOP_NS
-        self._picture[:, columns % COLUMNS] = levels.T
-        self._column[columns % COLUMNS] = columns
+        slots = columns % len(self._column)
+        self._picture[:, slots] = levels.T
+        self._column[slots] = columns
         self._waiting = self._waiting[n * hop :]
         self._waiting_ns += round(n * hop * 1e9 / rate_hz)
 
-    def picture(self, now_ns: int) -> npt.NDArray[np.uint8]:
-        """Give the last `SPAN_S` seconds before `now_ns`, `(BANDS, COLUMNS)`, high tones on top; 0 is nothing heard."""
-        last = now_ns // HOP_NS
-        wanted = last - COLUMNS + 1 + np.arange(COLUMNS)
-        slots = wanted % COLUMNS
+    def picture(self, from_ns: int, to_ns: int) -> npt.NDArray[np.uint8]:
+        """Give the columns after `from_ns` up to `to_ns`, `(BANDS, n)`, high tones on top; 0 is nothing heard."""
+        wanted = np.arange(from_ns // HOP_NS, max(to_ns // HOP_NS, from_ns // HOP_NS + 1)) + 1
+        slots = wanted % len(self._column)
         return np.ascontiguousarray(np.where(self._column[slots] == wanted, self._picture[::-1, slots], 0))
 
     def _set_rate(self, rate_hz: float) -> None:

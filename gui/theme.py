@@ -137,10 +137,13 @@ def _style_sheet(theme: Theme) -> str:
         background: {theme.panel}; color: {theme.text}; border: 1px solid {theme.secondary}; border-radius: 4px;
         min-height: {TOUCH_PX - 2}px; min-width: {TOUCH_PX - 2}px; padding: 0px 12px;
     }}
-    QToolButton[role="main"] {{ font-size: {LARGE_PX}px; font-weight: bold; min-width: 112px; }}
+    QToolButton[role="main"], QPushButton[role="main"] {{
+        font-size: {LARGE_PX}px; font-weight: bold; min-width: 112px;
+    }}
+    QToolButton[role="transport"] {{ font-size: {LARGE_PX}px; font-weight: bold; padding: 0px 4px; }}
     QToolButton:hover, QPushButton:hover {{ border-color: {theme.text}; }}
     QToolButton:pressed, QPushButton:pressed {{ background: {theme.line}; }}
-    QToolButton:checked {{ background: {theme.line}; border: 2px solid {theme.text}; }}
+    QToolButton:checked, QPushButton:checked {{ background: {theme.line}; border: 2px solid {theme.text}; }}
     QToolButton:disabled, QPushButton:disabled {{ color: {theme.disabled}; border-color: {theme.line}; }}
     QToolButton:focus, QPushButton:focus, QComboBox:focus, QLineEdit:focus {{ border: 2px solid {INFORMATION}; }}
     QToolButton[asking="true"] {{ background: {WARNING}; color: #111315; }}
@@ -151,7 +154,7 @@ def _style_sheet(theme: Theme) -> str:
     QComboBox::drop-down {{ border: none; width: 24px; }}
     QComboBox:disabled, QLineEdit:disabled {{ color: {theme.disabled}; border-color: {theme.line}; }}
     QComboBox QAbstractItemView {{ background: {theme.panel}; color: {theme.text}; }}
-    QComboBox QAbstractItemView::item {{ min-height: 40px; }}
+    QComboBox QAbstractItemView::item {{ min-height: {TOUCH_PX - 2}px; }}
     QTableWidget {{ background: {theme.panel}; border: none; gridline-color: {theme.line}; }}
     QTableWidget::item:selected {{ background: {theme.line}; color: {theme.text}; }}
     QProgressBar {{ background: {theme.window}; border: 1px solid {theme.secondary}; }}

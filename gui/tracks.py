@@ -8,8 +8,8 @@ import numpy as np
 from PySide6.QtCore import QT_TRANSLATE_NOOP, QCoreApplication
 
 from acquisition.packet import ClockUpdate, Event, Packet, SampleBlock, SensorRows, StreamInfo
-from gui.envelope import EnvelopeRing
-from gui.spectrogram import SpectrogramRing
+from gui.envelope import COLUMN_NS, COLUMNS, EnvelopeRing
+from gui.spectrogram import HOP_NS, SpectrogramRing
 from recordings.status import CellStatus, Gap
 from recordings.verdict import Score, Verdict
 from sync.arc import SATURATED_V, ArcConfig
@@ -54,7 +54,9 @@ TICKS: Final = {
     "stream_back": str(QT_TRANSLATE_NOOP("Tracks", "back")),
 }
 """Events that stand on the time axis, in a word."""
-_SCORES: Final = 200
+_SCORES: Final = 700
+_MARGIN_S: Final = 5.0
+"""A replay's curves have room for this much more than the weld: stamps may lie a little outside of it."""
 STOPS: Final = {"current_a": ArcConfig().current_max_a, "voltage_v": SATURATED_V}
 """From here on a sensor stands at its stop: such a reading is marked as clipped, it is no value."""
 
@@ -75,50 +77,64 @@ class Tracks:
 
     def __init__(self) -> None:
         """Start empty."""
-        self.sound = EnvelopeRing()
-        self.spectrogram = SpectrogramRing()
-        self.channels: dict[str, EnvelopeRing] = {s.key: EnvelopeRing() for s in TRACKS if s.kind == "line"}
-        self.clipped: dict[str, deque[int]] = {channel: deque(maxlen=400) for channel in STOPS}
         self.scores: list[ScorePoint] = []
         self.thresholds: dict[str, float] = {}
         self.rises: dict[str, Verdict] = {}
+        self.triggers: dict[str, str] = {}
         self.ticks: deque[tuple[int, str]] = deque(maxlen=100)
         self.arcs: dict[str, tuple[int, int | None]] = {}
         self.gaps: list[Gap] = []
         self.streams: dict[str, str] = {}
         self.periods_ns: dict[str, float] = {}
-        self.newest_ns: int | None = None
-        self._clocks = ClockTable()
+        self.origin_ns: int | None = None
         self._infos: dict[str, StreamInfo] = {}
-        self._order = 0
-        self._position_s = 0.0
-        self._wound_back = False
+        self._replayed: tuple[str, float] | None = None
+        self._begin(COLUMNS * COLUMN_NS)
 
-    def take_status(self, status: CellStatus) -> bool:
+    def _begin(self, span_ns: int) -> None:
+        """Start empty, with room for the curves of `span_ns`."""
+        columns = span_ns // COLUMN_NS
+        self.sound = EnvelopeRing(columns)
+        self.spectrogram = SpectrogramRing(span_ns // HOP_NS)
+        self.channels: dict[str, EnvelopeRing] = {s.key: EnvelopeRing(columns) for s in TRACKS if s.kind == "line"}
+        self.clipped: dict[str, deque[int]] = {channel: deque(maxlen=400) for channel in STOPS}
+        for kept in (self.scores, self.thresholds, self.rises, self.triggers, self.ticks, self.arcs):
+            kept.clear()
+        self.gaps = []
+        self.newest_ns: int | None = None
+        self.origin_ns = None
+        self._clocks = ClockTable()
+
+    def take_status(self, status: CellStatus) -> None:
         """Take over stream descriptions, clocks, gaps and arcs, so that a screen that came late shows them too.
 
-        Returns:
-            Whether a replay was wound back without any packet telling so yet: nothing shown is true any more.
+        The curves of another replay are forgotten; docs/replay.md says what a seek publishes.
         """
-        position_s = status.replay.position_s if status.replay else 0.0
-        emptied = status.replay is not None and position_s < self._position_s and not self._wound_back
-        self._position_s, self._wound_back = position_s, False
-        if emptied:
-            self._clear()
+        replay = status.replay
+        replayed = (status.welds[0].path, replay.duration_s) if replay and status.welds else None
+        if replayed != self._replayed:
+            self._replayed = replayed
+            self._begin(COLUMNS * COLUMN_NS if replayed is None else round((replayed[1] + _MARGIN_S) * 1e9))
+        self.gaps = status.gaps
+        if replay is not None:
+            self.origin_ns = replay.origin_ns
+            self.gaps = list({(gap.stream, gap.t_ns): gap for gap in (*replay.gaps, *status.gaps)}.values())
+            for t_ns, kind, what in replay.ticks:
+                self._tick(t_ns, kind, what)
         for clock in status.clocks:
             self._clocks.apply(clock)
         self._infos = {stream.name: stream.info for stream in status.streams if stream.info is not None}
-        self.gaps = status.gaps
         for weld in status.welds:
+            if weld.trigger:
+                self.triggers[weld.key] = weld.trigger
             if weld.arc_on_ns is not None:
                 self.arcs[weld.key] = (weld.arc_on_ns, weld.arc_off_ns)
             if weld.verdict is not None:
                 self.take_verdict(weld.verdict)
-        listed = {weld.key for weld in status.welds}
-        self.arcs = {key: arc for key, arc in self.arcs.items() if key in listed or key == status.weld}
-        self.thresholds = {key: value for key, value in self.thresholds.items() if key in listed or key == status.weld}
-        self.rises = {key: verdict for key, verdict in self.rises.items() if key in listed or key == status.weld}
-        return emptied
+        listed = {weld.key for weld in status.welds} | {status.weld}
+        for kept in (self.arcs, self.thresholds, self.rises, self.triggers):
+            for key in kept.keys() - listed:
+                del kept[key]
 
     def take_score(self, score: Score) -> None:
         """Add a scored window; one that was scored once more (from the recording) takes the place of the first."""
@@ -150,7 +166,7 @@ class Tracks:
     def _push_block(self, packet: Packet, block: SampleBlock, info: StreamInfo) -> None:
         times_ns = self._clocks.cell_times_ns(info, packet)
         mono = block.samples[:, 0].astype(np.float64) / (np.iinfo(block.samples.dtype).max + 1)
-        self._advance(int(times_ns[-1]), packet.order)
+        self.newest_ns = max(int(times_ns[-1]), self.newest_ns or 0)
         self.sound.push(times_ns, mono)
         self.spectrogram.push(int(times_ns[0]), mono, block.rate_hz)
         self.streams["sound"] = self.streams["spectrogram"] = packet.stream
@@ -158,7 +174,7 @@ class Tracks:
 
     def _push_rows(self, packet: Packet, rows: SensorRows, info: StreamInfo) -> None:
         times_ns = self._clocks.cell_times_ns(info, packet)
-        self._advance(int(times_ns[-1]), packet.order)
+        self.newest_ns = max(int(times_ns[-1]), self.newest_ns or 0)
         for column, channel in enumerate(info.channels):
             ring = self.channels.get(channel)
             if ring is not None:
@@ -176,30 +192,30 @@ class Tracks:
             self.arcs[event.weld] = (t_ns, None)
         elif event.kind == "arc_off" and event.weld in self.arcs:
             self.arcs[event.weld] = (self.arcs[event.weld][0], t_ns)
+        elif event.kind == "replay_seek":
+            self._forget_judgement()
+            self.newest_ns = None
         elif event.kind in TICKS:
-            what = event.data.get("note") or event.data.get("stream") or ""
-            words = QCoreApplication.translate("Tracks", TICKS[event.kind])
-            self.ticks.append((t_ns, f"{words} {what}".strip()))
+            if event.kind == "weld_open" and event.weld is not None:
+                self.triggers[event.weld] = str(event.data.get("trigger", ""))
+            self._tick(t_ns, event.kind, str(event.data.get("note") or event.data.get("stream") or ""))
 
-    def running_score(self, weld: str) -> float | None:
-        """Give the newest running score of a weld, or None."""
-        return next((point.weld_score for point in reversed(self.scores) if point.weld == weld), None)
+    def _tick(self, t_ns: int, kind: str, what: str) -> None:
+        """Remember an event for the time axis, once; one of a kind that has no word there is passed over."""
+        if kind not in TICKS:
+            return
+        words = QCoreApplication.translate("Tracks", TICKS[kind])
+        tick = (t_ns, words if kind == "photo" else f"{words} {what}".strip())
+        if tick not in self.ticks:
+            self.ticks.append(tick)
 
-    def _advance(self, t_ns: int, order: int) -> None:
-        """Keep the newest time; orders that begin anew (a replay was wound back) start the curves anew."""
-        if order < self._order and self.newest_ns is not None and t_ns <= self.newest_ns:
-            self._clear()
-            self._wound_back = True
-        self._order = order
-        self.newest_ns = max(t_ns, self.newest_ns or t_ns)
+    def running_score(self, weld: str, at_ns: int | None = None) -> float | None:
+        """Give the newest running score of a weld (the newest at a moment), or None."""
+        points = (p for p in reversed(self.scores) if p.weld == weld and (at_ns is None or p.t_ns <= at_ns))
+        return next((point.weld_score for point in points), None)
 
-    def _clear(self) -> None:
-        for ring in (self.sound, *self.channels.values()):
-            ring.clear()
-        for times in self.clipped.values():
-            times.clear()
-        self.spectrogram.clear()
+    def _forget_judgement(self) -> None:
+        """A replay was sent elsewhere: scores come anew. Curves stay, for what comes again is the same recording."""
+        self.spectrogram.begin_anew()
         self.scores.clear()
         self.rises.clear()
-        self.ticks.clear()
-        self.newest_ns = None

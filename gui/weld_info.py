@@ -1,6 +1,8 @@
 """Which weld the screen speaks of; and, on the simulated cell, that nothing here is real."""
 
+from collections.abc import Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import Final
 
 from PySide6.QtCore import QCoreApplication, QSize, Qt
@@ -45,7 +47,7 @@ class ElidedLabel(QLabel):
 
 
 class WeldInfo(QFrame):
-    """Weld, part and program, to be touched for another part; beside them the note that the cell is simulated."""
+    """Weld, part and program, to be touched for those of the next welds; beside them whether the cell is simulated."""
 
     def __init__(self, devices: QAction, part: QAction) -> None:
         """Start without a weld.
@@ -92,8 +94,13 @@ class WeldInfo(QFrame):
         """The screen says that the cell is simulated."""
         return not self._simulated.isHidden()
 
-    def show_status(self, status: CellStatus | None) -> None:
-        """Show the current weld of a status, or that nothing is known."""
+    def show_status(self, status: CellStatus | None, triggers: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Show the current weld of a status, or that nothing is known.
+
+        Args:
+            status: The status, or None while there is no fresh one.
+            triggers: What began a weld, by its key, as far as the screen saw it.
+        """
         replay = status is not None and status.replay is not None
         self._simulated.setVisible(status is not None and status.simulated and not replay)
         self._fit_time()
@@ -103,7 +110,8 @@ class WeldInfo(QFrame):
         self.time.setVisible(weld is not None and not replay)
         self.weld.setText(weld.key if weld else self.tr("No weld"))
         cell = self.tr("cell {0}").format(status.cell) if status else self.tr("cell unknown")
-        self._phase.setText(f"{phase_words(weld.phase)}, {cell}" if weld else cell)
+        words = [phase_words(weld.phase), trigger_words(triggers.get(weld.key, "")), cell] if weld else [cell]
+        self._phase.setText(", ".join(filter(None, words)))
         metadata = status.metadata if status else {}
         self._part.setText(
             self.tr("part {0}, program {1}").format(metadata.get("part") or "–", metadata.get("program") or "–")
@@ -139,6 +147,18 @@ def phase_words(phase: WeldPhase) -> str:
         "failed": QCoreApplication.translate("Weld", "failed"),
     }
     return words[phase]
+
+
+def trigger_words(trigger: str) -> str:
+    """Say what began a weld; `""` where that is not known."""
+    words = {
+        "current": QCoreApplication.translate("Weld", "begun by current"),
+        "light": QCoreApplication.translate("Weld", "begun by light"),
+        "sound": QCoreApplication.translate("Weld", "begun by sound"),
+        "manual": QCoreApplication.translate("Weld", "begun by hand"),
+    }
+    other = QCoreApplication.translate("Weld", "begun by {0}").format(trigger)
+    return words.get(trigger, other) if trigger else ""
 
 
 def clock_time(utc: str) -> str:

@@ -4,7 +4,7 @@ import pytest
 
 from gui.judgement import STALE_S, contribution_words, judge_screen
 from gui.shapes import Shape
-from recordings.status import CellStatus, DetectorStatus
+from recordings.status import CellStatus, DetectorStatus, ReplayStatus
 from tests.gui.conftest import INFOS, KEY, make_status, make_stream, make_verdict, make_weld
 
 VERDICTS = {KEY: make_verdict()}
@@ -76,3 +76,11 @@ def test_what_raised_the_score_is_said_largest_first():
     contributions = {"video": 0.4, "audio": 3.1, "sensors": -0.2, "post_images": 0.01}
     assert contribution_words(make_verdict(contributions=contributions)) == ["sound +3.1", "video +0.4"]
     assert contribution_words(make_verdict()) == []
+
+
+def test_the_verdict_of_a_replayed_weld_is_that_of_the_whole_weld_wherever_the_replay_stands():
+    replay = ReplayStatus(position_s=3.0, duration_s=20.0, speed=1.0, playing=True)
+    status = make_status(weld=KEY, welds=[make_weld(phase="welding", photos=0)], replay=replay)
+    shown = judge_screen(status, 0.1, {KEY: make_verdict(word="NO-GO")})
+    assert (shown.word, shown.provisional) == ("NO-GO", False)
+    assert judge_screen(status, 0.1, {KEY: make_verdict(final=False)}).provisional

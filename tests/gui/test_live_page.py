@@ -6,17 +6,16 @@ from typing import Any
 import pytest
 from PySide6.QtCore import QPoint, QRect, QRectF, Qt
 from PySide6.QtGui import QColor, QFontMetrics
-from PySide6.QtWidgets import QPushButton, QTableWidget, QWidget
+from PySide6.QtWidgets import QTableWidget, QWidget
 
 from acquisition.packet import Event
 from acquisition.transport import Reply
 from gui.calibration import calibration_words
-from gui.part_dialog import PartDialog
 from gui.shapes import Shape
 from gui.theme import GO, INFORMATION, NO_GO, SMALL_PX, TOUCH_PX, WARNING, contrast, plain_font, readable_on
-from gui.timeline import LEFT_PX, RIGHT_PX
+from gui.time_axis import LEFT_PX, RIGHT_PX
 from gui.verdict_tile import longest_fitting
-from recordings.status import Alarm, DetectorStatus, Gap, ReplayStatus
+from recordings.status import Alarm, DetectorStatus, Gap
 from recordings.verdict import VerdictWord
 from tests.gui.conftest import INFOS, KEY, Screen, make_stream, make_verdict, make_weld
 
@@ -199,7 +198,7 @@ def test_one_cursor_reads_all_curves(screen: Screen):
     screen.show()
     screen.until(lambda: screen.page._tracks.sound.newest is not None, screen.cell.publish_all)
     plain = screen.page.timeline.grab().toImage()
-    screen.page.timeline.set_cursor(-10.0)
+    screen.page.timeline.set_cursor(400.0)
     with_cursor = screen.page.timeline.grab().toImage()
     columns = {
         x
@@ -215,56 +214,6 @@ def test_the_simulated_cell_says_so(screen: Screen):
     assert not screen.page.weld_info.simulated
     screen.show(simulated=True)
     assert screen.page.weld_info.simulated
-
-
-def test_a_replay_has_a_transport_and_a_live_cell_has_none(screen: Screen, qtbot):
-    screen.show()
-    assert not screen.window.action("play").isEnabled()
-    screen.show(replay=ReplayStatus(position_s=3.0, duration_s=20.0, speed=1.0, playing=True))
-    assert not screen.window.action("record").isEnabled()
-    for key in (Qt.Key.Key_Space, Qt.Key.Key_Right, Qt.Key.Key_Home, Qt.Key.Key_End):
-        qtbot.keyClick(screen.window, key)
-    screen.until(lambda: len(screen.cell.requests) == 4)
-    sent = [request.data for request in screen.cell.requests]
-    assert sent == [{"playing": False}, {"seek_s": 3.1}, {"seek_s": 0.0}, {"seek_s": 20.0}]
-
-
-def test_a_replay_says_so_and_neither_simulates_nor_records_nor_labels(screen: Screen, qtbot):
-    screen.show(simulated=True, replay=ReplayStatus(position_s=3.0, duration_s=20.0, speed=1.0, playing=True))
-    page = screen.page
-    assert (page.record_state.word, page.record_state.detail) == ("REPLAY", "not recording")
-    assert page.record_state.grab().toImage().pixelColor(60, 4) == QColor(INFORMATION)
-    assert not page.weld_info.simulated
-    assert "nothing is recorded" in page.path.text()
-    assert not page.bar.labels.isVisible()
-    assert not screen.window.action("label_3").isEnabled()
-    assert not screen.window.action("part").isEnabled()
-
-
-def test_a_paused_replay_does_not_call_its_picture_old(screen: Screen, monkeypatch: pytest.MonkeyPatch):
-    screen.show()
-    screen.until(lambda: screen.page.camera.drawn >= 1, screen.cell.publish_all)
-    now_ns = time.monotonic_ns
-    monkeypatch.setattr("gui.camera_view.time.monotonic_ns", lambda: now_ns() + 10**10)
-    for playing in (True, False):
-        screen.show(replay=ReplayStatus(position_s=3.0, duration_s=20.0, speed=1.0, playing=playing))
-        assert ("OLD PICTURE" in screen.page.camera.message) == playing
-
-
-def test_part_and_program_are_given_by_touching_the_weld(screen: Screen, qtbot):
-    screen.show(metadata={"part": "plate", "program": "P-1"})
-    info = screen.page.weld_info
-    qtbot.mouseClick(info, Qt.MouseButton.LeftButton, pos=info.rect().bottomLeft() + QPoint(20, -10))
-    dialog = screen.page.findChild(PartDialog)
-    assert dialog is not None
-    assert (dialog.part.text(), dialog.program.text()) == ("plate", "P-1")
-    for control in (dialog.part, dialog.program, *dialog.findChildren(QPushButton)):
-        assert control.height() >= TOUCH_PX
-        assert control.toolTip()
-    dialog.part.setText("bracket")
-    qtbot.keyClick(dialog.part, Qt.Key.Key_Return)
-    screen.until(lambda: bool(screen.cell.requests))
-    assert [(r.kind, r.data) for r in screen.cell.requests] == [("metadata", {"part": "bracket"})]
 
 
 def test_a_label_shows_in_the_list_of_welds(screen: Screen):

@@ -1,23 +1,26 @@
 """What the time axis keeps: clocks from the status, clipped readings apart, nothing of a future that was wound back."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acquisition.packet import SENSOR_CHANNELS, ClockUpdate, Packet, SampleBlock, SensorRows
+from acquisition.packet import SENSOR_CHANNELS, ClockUpdate, Event, Packet, SampleBlock, SensorRows
 from gui.rise_marks import rise_marks
 from gui.theme import NO_GO
 from gui.track_scale import CLIPPED, NONE, curve_range, nice_range, range_words, sound_range, value_words
 from gui.tracks import TRACKS, Tracks
-from recordings.status import ReplayStatus
+from recordings.status import Gap, ReplayStatus
 from recordings.verdict import Score
 from tests.gui.conftest import INFOS, KEY, make_status, make_verdict, make_weld
 
 START_NS = 10**13
 CURRENT = next(spec for spec in TRACKS if spec.key == "current_a")
+
+
+FAR_NS = START_NS + 10**12
 
 
 def known(**changes) -> Tracks:
@@ -56,7 +59,7 @@ def test_readings_at_the_stop_are_marked_and_do_not_stretch_the_scale():
     for i, current in enumerate((170.0, 180.0, 819.03, 175.0)):
         tracks.push(rows(i + 1, START_NS + i * 110_000_000, current, 81.9 if i == 1 else 24.0))
     now_ns = START_NS + 330_000_000
-    _, low, high = tracks.channels["current_a"].columns(now_ns)
+    _, low, high = tracks.channels["current_a"].columns(START_NS - 1, now_ns)
     assert nice_range(low.min(), high.max())[1] <= 200
     assert list(tracks.clipped["current_a"]) == [START_NS + 220_000_000]
     assert list(tracks.clipped["voltage_v"]) == [START_NS + 110_000_000]
@@ -65,46 +68,74 @@ def test_readings_at_the_stop_are_marked_and_do_not_stretch_the_scale():
     assert value_words(tracks, CURRENT, START_NS - 10**9) == NONE
 
 
-@pytest.mark.parametrize("back_ns", [20_000_000, 500_000_000, 20_000_000_000])
-def test_a_rewind_of_any_size_clears_the_future(back_ns: int):
-    tracks = known()
-    for i in range(100):
-        tracks.push(sound(2 * i + 10, START_NS + i * 20_000_000, 320 * i))
-        tracks.push(rows(2 * i + 11, START_NS + i * 20_000_000, 819.03))
+def at(position_s: float, **changes: Any) -> ReplayStatus:
+    plain = ReplayStatus(position_s=position_s, duration_s=20.0, speed=1.0, playing=False, origin_ns=START_NS)
+    return replace(plain, **changes)
+
+
+def sought(t_ns: int) -> Packet:
+    event = Event(kind="replay_seek", weld=KEY, t_ns=t_ns, data={"position_s": 0.0, "from_order": 1, "whole": False})
+    return Packet(stream="events", seq=1, order=0, t_arrival_ns=t_ns, payload=event)
+
+
+def drawn(tracks: Tracks) -> list[np.ndarray]:
+    rings = [tracks.sound, *tracks.channels.values()]
+    curves = [array for ring in rings for array in ring.columns(START_NS - 1, START_NS + 20 * 10**9)]
+    return [*curves, tracks.spectrogram.picture(START_NS, START_NS + 20 * 10**9)]
+
+
+def test_what_was_heard_before_a_seek_stays_and_comes_again_the_same():
+    tracks = known(replay=at(0.0))
+    packets = [sound(2 * i + 10, START_NS + i * 20_000_000, 320 * i) for i in range(200)]
+    packets += [rows(2 * i + 11, START_NS + i * 20_000_000, 170.0 + i % 7) for i in range(200)]
+    packets.sort(key=lambda packet: packet.order)
+    for packet in packets:
+        tracks.push(packet)
+    once = drawn(tracks)
+    for start in (0, 100, 250):
+        tracks.push(sought(packets[start].t_arrival_ns))
+        for packet in packets[start:]:
+            tracks.push(packet)
+    assert all(np.array_equal(before, after) for before, after in zip(once, drawn(tracks), strict=True))
+
+
+def test_a_seek_begins_judging_anew():
+    tracks = known(replay=at(5.0), welds=[make_weld(verdict=make_verdict(word="NO-GO", rose=((1, 2),)))])
+    tracks.push(rows(7, START_NS + 5 * 10**9, 170.0))
     tracks.take_score(score(0, 1.0))
-    newest_ns = tracks.newest_ns
-    assert newest_ns is not None
-    tracks.push(sound(9, newest_ns - back_ns - 20_000_000))
-    assert tracks.newest_ns is not None
-    assert newest_ns - back_ns - 20_000_000 <= tracks.newest_ns < newest_ns
-    assert len(tracks.channels["feed"].columns(newest_ns)[0]) == 0
-    columns = tracks.sound.columns(newest_ns)[0]
-    assert 1 <= len(columns) <= 2
-    assert not tracks.clipped["current_a"]
-    assert not tracks.scores
+    tracks.push(sought(START_NS + 10**9))
+    assert (tracks.scores, tracks.rises, tracks.newest_ns) == ([], {}, None)
+    tracks.push(rows(3, START_NS + 10**9, 170.0))
+    assert tracks.newest_ns == START_NS + 10**9
 
 
-def at(position_s: float) -> ReplayStatus:
-    return ReplayStatus(position_s=position_s, duration_s=20.0, speed=1.0, playing=False)
+def test_a_long_weld_has_room_and_another_one_begins_empty():
+    tracks = known(replay=at(0.0, duration_s=300.0))
+    for second in range(0, 300, 10):
+        tracks.push(rows(second + 1, START_NS + second * 10**9, 170.0))
+    current = tracks.channels["current_a"]
+    assert len(current.columns(START_NS - 1, START_NS + 300 * 10**9)[0]) == 30
+    tracks.take_status(make_status(replay=at(0.0), welds=[make_weld(path="/another")]))
+    assert len(tracks.channels["current_a"].columns(START_NS - 1, FAR_NS)[0]) == 0
+    assert not tracks.arcs
 
 
-def test_winding_a_paused_replay_back_clears_at_once_but_not_what_was_already_sent_anew():
-    tracks = known(replay=at(5.0))
-    tracks.push(rows(7, START_NS, 170.0))
-    assert tracks.take_status(make_status(replay=at(0.0)))
-    assert tracks.newest_ns is None
-    tracks.push(rows(7, START_NS, 170.0))
-    assert not tracks.take_status(make_status(replay=at(5.0)))
-    tracks.push(rows(6, START_NS - 10**9, 170.0))
-    assert not tracks.take_status(make_status(replay=at(4.0)))
-    assert tracks.newest_ns == START_NS - 10**9
+def test_gaps_and_events_of_a_replayed_weld_are_known_before_they_are_played_and_once():
+    gap = Gap(stream="camera", t_ns=START_NS + 10**9, missing=3, seconds=0.1, reason="device")
+    ticks = [(START_NS + 2 * 10**9, "mark", "spatter"), (START_NS + 3 * 10**9, "unheard_of", "")]
+    tracks = known(replay=at(0.0, gaps=[gap], ticks=ticks))
+    mark = Event(kind="mark", weld=KEY, t_ns=START_NS + 2 * 10**9, data={"note": "spatter"})
+    tracks.push(Packet(stream="events", seq=1, order=9, t_arrival_ns=START_NS + 2 * 10**9, payload=mark))
+    tracks.take_status(make_status(replay=at(4.0, gaps=[gap], ticks=ticks), gaps=[gap]))
+    assert tracks.gaps == [gap]
+    assert list(tracks.ticks) == [(START_NS + 2 * 10**9, "mark spatter")]
 
 
 def test_a_capture_process_that_came_back_keeps_the_curves():
     tracks = known()
     tracks.push(rows(1000, START_NS, 170.0))
     tracks.push(rows(1, START_NS + 2 * 10**9, 180.0))
-    assert len(tracks.channels["current_a"].columns(START_NS + 2 * 10**9)[0]) == 2
+    assert len(tracks.channels["current_a"].columns(START_NS - 1, START_NS + 2 * 10**9)[0]) == 2
 
 
 def score(window: int, weld_score: float) -> Score:
