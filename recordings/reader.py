@@ -1,18 +1,23 @@
 """`WeldReader`: a recorded weld, packet by packet as it was, or as tables."""
 
+import contextlib
 import heapq
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from acquisition.packet import (
     CLOCKS_STREAM,
     EVENTS_STREAM,
+    ClockUpdate,
     Packet,
     Photo,
     SampleBlock,
@@ -29,6 +34,7 @@ from recordings.video_encoder import CODEC, CODEC_LOSSLESS
 from recordings.video_file import decode_luma
 from recordings.weld_folder import WeldError, load_manifest, member
 
+Int64s: TypeAlias = npt.NDArray[np.int64]
 _Keyed: TypeAlias = tuple[int, int, Packet]
 """Where the packet lies in the weld: its order (behind its forerunner's, should its run be a later one), its own order
 once more, the packet."""
@@ -65,19 +71,63 @@ class WeldReader:
         Raises:
             WeldError: A file is damaged, or a finished weld lacks items that its tables list.
         """
-        parts = [self._clocks(), self._events()]
+        for _, packet in self.placed(video=video):
+            yield packet
+
+    def placed(self, *, video: bool = True, since: int | None = None) -> Iterator[tuple[int, Packet]]:
+        """Give every packet, as `packets` does, with its place: its order, or behind its forerunner's.
+
+        Args:
+            video: Decode the video.
+            since: Begin at this place: the newest clocks before it come first, then all events before it, then
+                everything from it on. Nothing is decoded in vain but up to a keyframe's frames.
+
+        Raises:
+            WeldError: A file is damaged, or a finished weld lacks items that its tables list.
+        """
+        clocks = list(self._clocks())
+        if since is not None:
+            newest = {_of_stream(keyed[2]): keyed for keyed in clocks if keyed[0] < since}
+            clocks = [*sorted(newest.values(), key=_place), *(keyed for keyed in clocks if keyed[0] >= since)]
+        parts: list[Iterable[_Keyed]] = [clocks, self._events()]
         for record in self.manifest.streams.values():
             if record.info.modality == "video":
                 if video:
-                    parts.append(_keyed(self.pictures(record.info.name)))
+                    parts.append(_keyed(self.pictures(record.info.name, since)))
             elif record.info.modality == "audio":
-                parts.append(_keyed(self._sound(record)))
+                parts.append(_keyed(self._sound(record, since)))
             elif record.info.modality == "sensors":
-                parts.append(_keyed(sensor_packets(record.info, self._stream_table(record))))
+                parts.append(_keyed(sensor_packets(record.info, _from(self._stream_table(record), since))))
             else:
-                parts.append(self._late(self._photo_packets(record)))
-        for *_, packet in heapq.merge(*parts, key=lambda keyed: keyed[:2]):
-            yield packet
+                photos = self._late(self._photo_packets(record))
+                parts.append(photo for photo in photos if since is None or photo[0] >= since)
+        for place, _, packet in heapq.merge(*parts, key=_place):
+            yield place, packet
+
+    def places(self, stream: str) -> tuple[Int64s, Int64s, Int64s]:
+        """Return place, arrival and number of items of every packet of a device stream, `clocks` or `events`.
+
+        Nothing is decoded. All are `(packets,)` int64, in the order of `placed`.
+
+        Raises:
+            WeldError: There is no such table, or it is damaged.
+        """
+        table = self.table(stream)
+        record = self.manifest.streams.get(stream)
+        if record is None or record.info.modality == "post_images":
+            if record is not None:
+                keyed = list(self._late(self._photo_packets(record, data=False)))
+            else:
+                keyed = list(self._events() if stream == EVENTS_STREAM else self._clocks())
+            table = pl.DataFrame({"order": [k[0] for k in keyed], "t_arrival_ns": [k[2].t_arrival_ns for k in keyed]})
+        elif record.info.modality == "video":
+            table = table.filter(pl.col("pts_us").is_not_null())
+        elif record.info.modality == "sensors":
+            arrival = pl.col("packet_t_arrival_ns").first().alias("t_arrival_ns")
+            table = table.group_by("order", maintain_order=True).agg(arrival, pl.len().alias("n"))
+        items = table["n"].to_numpy() if "n" in table.columns else np.ones(table.height)
+        order, arrival_ns = table["order"].to_numpy(), table["t_arrival_ns"].to_numpy()
+        return order.astype(np.int64), arrival_ns.astype(np.int64), items.astype(np.int64)
 
     def sensors(self, stream: str) -> pl.DataFrame:
         """Return the rows of a sensor stream: keys, raw stamps, one column per channel."""
@@ -122,25 +172,30 @@ class WeldReader:
         packets = [packet for record in records for packet in self._photo_packets(record)]
         return [packet.payload for packet in packets if isinstance(packet.payload, Photo)]
 
-    def pictures(self, stream: str) -> Iterator[Packet]:
-        """Give the decoded frames of a video stream as packets.
+    def pictures(self, stream: str, since: int | None = None) -> Iterator[Packet]:
+        """Give the decoded frames of a video stream as packets, from order `since` on.
 
         Raises:
             WeldError: The file is damaged, or a finished weld's file lacks frames of the index.
         """
         record = self.manifest.streams[stream]
-        rows = [row for row in self._stream_table(record).to_pylist() if row["pts_us"] is not None]
+        table = self._stream_table(record)
+        table = table.filter(pc.is_valid(table["pts_us"]))
+        rows = _from(table, since).to_pylist()
         if not rows:
             return
         path = member(self.folder, record.files[0])
-        decoded = self._decoded(path, record)
         pairs: Iterable[tuple[Row | None, npt.NDArray[np.uint8]]]
         if record.codec in (CODEC, CODEC_LOSSLESS):
             by_time = {row["pts_us"]: row for row in rows}
+            decoded = self._decoded(path, record, None if since is None else rows[0]["pts_us"])
             pairs = ((by_time.get(pts_us), pixels) for pts_us, pixels in decoded)
         else:
             # An imported file: its own times may be rough, its frames come one after the other.
-            pairs = zip(iter(rows), (pixels for _, pixels in decoded), strict=False)
+            passed = table.num_rows - len(rows)
+            rising = passed and bool((np.diff(table["pts_us"].to_numpy()) > 0).all())
+            frames = self._decoded(path, record, rows[0]["pts_us"] if rising else None)
+            pairs = zip(rows, (p for _, p in islice(frames, 0 if rising else passed, None)), strict=False)
         count = 0
         for row, pixels in pairs:
             if row is not None:
@@ -149,19 +204,23 @@ class WeldReader:
         if count != len(rows) and self.manifest.state != "open":
             raise WeldError(f"{path}: {count} of {len(rows)} frames can be read; run verify, restore it from a copy")
 
-    def _decoded(self, path: Path, record: StreamRecord) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
+    def _decoded(
+        self, path: Path, record: StreamRecord, start_us: int | None
+    ) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
         try:
-            yield from decode_luma(path, record.info, limited_range=record.limited_range)
+            yield from decode_luma(path, record.info, limited_range=record.limited_range, start_us=start_us)
         except WeldError:
             if self.manifest.state != "open":
                 raise
 
-    def _sound(self, record: StreamRecord) -> Iterator[Packet]:
-        rows = self._stream_table(record).to_pylist()
+    def _sound(self, record: StreamRecord, since: int | None = None) -> Iterator[Packet]:
+        table = self._stream_table(record)
+        rows = _from(table, since).to_pylist()
         if not rows:
             return
         path = member(self.folder, record.files[0])
-        take = _taker(path, record.info)
+        passed = int(pc.sum(table["n"].slice(0, table.num_rows - len(rows))).as_py() or 0)
+        take = _taker(path, record.info, passed)
         for row in rows:
             samples = take(row["n"])
             if len(samples) < row["n"] and self.manifest.state != "open":
@@ -176,14 +235,15 @@ class WeldReader:
                 )
                 yield _device_packet(record.info, row, block)
 
-    def _photo_packets(self, record: StreamRecord) -> Iterator[Packet]:
+    def _photo_packets(self, record: StreamRecord, *, data: bool = True) -> Iterator[Packet]:
+        """Give the photos, with the bytes of their files unless only their places are asked for."""
         for row in self._stream_table(record).to_pylist():
             path = member(self.folder, row["file"])
             try:
-                data = path.read_bytes()
+                content = path.read_bytes() if data else b""
             except OSError as error:
                 raise WeldError(f"{path}: {error.strerror}; restore it from a copy") from error
-            photo = Photo(name=row["name"], data=data, weld_hint=row["weld_hint"], view=row["view"])
+            photo = Photo(name=row["name"], data=content, weld_hint=row["weld_hint"], view=row["view"])
             yield _device_packet(record.info, row, photo)
 
     def _late(self, photos: Iterator[Packet]) -> Iterator[_Keyed]:
@@ -201,25 +261,33 @@ class WeldReader:
             yield (end if later_run else photo.order), photo.order, photo
 
     def _events(self) -> Iterator[_Keyed]:
-        return _keyed(event_packet(row) for row in self._table(EVENTS_STREAM).to_pylist())
+        with self._damaged(EVENTS_STREAM):
+            events = [event_packet(row) for row in self._table(EVENTS_STREAM).to_pylist()]
+        return _keyed(iter(events))
 
     def _clocks(self) -> Iterator[_Keyed]:
         rows = sorted(self._table(CLOCKS_STREAM).to_pylist(), key=lambda row: int(row["order"]))
         return _keyed(clock_packet(row) for row in rows)
 
     def _scored(self) -> list[Score | Verdict]:
-        return [scored_item(row) for row in self._table(SCORES_TABLE).to_pylist()]
+        with self._damaged(SCORES_TABLE):
+            return [scored_item(row) for row in self._table(SCORES_TABLE).to_pylist()]
 
     def _stream_table(self, record: StreamRecord) -> pa.Table:
         return self._table(stream_table(record.info)[0])
 
     def _table(self, stem: str) -> pa.Table:
-        try:
+        with self._damaged(stem):
             return weld_table(self.folder, stem, table_columns(self.manifest)[stem], self.manifest)
-        except (OSError, pa.ArrowException, ValueError) as error:
-            raise WeldError(
-                f"{self.folder / stem}: {str(error).splitlines()[0]}; restore the file from a copy"
-            ) from error
+
+    @contextlib.contextmanager
+    def _damaged(self, stem: str) -> Iterator[None]:
+        """Turn whatever a damaged table leads to into one line."""
+        try:
+            yield
+        except (OSError, pa.ArrowException, msgspec.MsgspecError, ValueError, TypeError) as error:
+            cause = " ".join(str(error).split())[:200]
+            raise WeldError(f"{self.folder / stem}: {cause}; restore the file from a copy") from error
 
 
 def _keyed(packets: Iterator[Packet]) -> Iterator[_Keyed]:
@@ -229,15 +297,31 @@ def _keyed(packets: Iterator[Packet]) -> Iterator[_Keyed]:
         yield after, packet.order, packet
 
 
+def _place(keyed: _Keyed) -> tuple[int, int]:
+    return keyed[0], keyed[1]
+
+
+def _of_stream(packet: Packet) -> str:
+    assert isinstance(packet.payload, ClockUpdate)
+    return packet.payload.of_stream
+
+
+def _from(table: pa.Table, since: int | None) -> pa.Table:
+    """Leave out what a table of process packets has before order `since`."""
+    if since is None or not table.num_rows:
+        return table
+    return table.slice(int(np.searchsorted(table["order"].to_numpy(), since)))
+
+
 def _device_packet(info: StreamInfo, row: Row, payload: VideoFrame | SampleBlock | Photo) -> Packet:
     keys: dict[str, Any] = {name: row[name] for name in ("order", "segment", "seq", "t_device_ns", "t_arrival_ns")}
     return Packet(stream=info.name, payload=payload, **keys)
 
 
-def _taker(path: Path, info: StreamInfo) -> Callable[[int], Samples]:
-    """Return a function that takes the next n samples of a sound file, fewer at its end."""
+def _taker(path: Path, info: StreamInfo, first: int) -> Callable[[int], Samples]:
+    """Return a function that takes the next n samples of a sound file from `first` on, fewer at its end."""
     empty = np.zeros((0, len(info.channels)), info.dtype)
-    blocks = decode_sound(path, info)
+    blocks = decode_sound(path, info, first)
     rest = empty
 
     def take(n: int) -> Samples:

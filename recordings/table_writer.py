@@ -2,11 +2,15 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.ipc
 import pyarrow.parquet
+
+LARGEST: Final = 2**62
+"""Largest number in a table: times of a century and counts of anything stay far below."""
 
 
 class TableWriter:
@@ -82,20 +86,31 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
 
     Raises:
         OSError: The Parquet file is damaged.
+        pyarrow.ArrowException: It is no table of this kind, or holds what none can hold.
     """
     if path.suffix == ".parquet":
-        return _completed(pa.parquet.read_table(path, partitioning=None), schema).cast(schema)
+        return _believable(_completed(pa.parquet.read_table(path, partitioning=None), schema).cast(schema))
     tables = []
     try:
         with pa.OSFile(str(path), "rb") as source, pa.ipc.open_stream(source) as stream:
             while True:
                 batch = stream.read_next_batch()
-                batch.validate()
-                tables.append(_completed(pa.Table.from_batches([batch]), schema))
+                tables.append(_believable(_completed(pa.Table.from_batches([batch]), schema)))
     except (StopIteration, OSError, pa.ArrowException):
         # A killed recorder leaves a stream without an end, or with half a batch: what came before it is whole.
         pass
     return pa.concat_tables([schema.empty_table(), *(table for table in tables if table.schema.equals(schema))])
+
+
+def _believable(table: pa.Table) -> pa.Table:
+    """Refuse text that is none, and numbers so large that adding two of them overflows: bytes that were changed."""
+    table.validate(full=True)
+    for field in table.schema:
+        if pa.types.is_int64(field.type) and table.num_rows:
+            least, most = pc.min(table[field.name]).as_py(), pc.max(table[field.name]).as_py()
+            if least is not None and not -LARGEST <= least <= most <= LARGEST:
+                raise pa.ArrowInvalid(f"column {field.name} holds {least} to {most}")
+    return table
 
 
 def _completed(table: pa.Table, schema: pa.Schema) -> pa.Table:
