@@ -20,7 +20,9 @@ import typer
 
 from acquisition.simulated.faults import INJECT_HELP
 from models import commands as model_commands
+from models import split_command
 from models.commands import SHIPPED
+from recordings import catalogue_commands, export_command, import_command, tell_command
 from recordings import commands as recording_commands
 from recordings.bench_commands import bench
 from recordings.console import (
@@ -326,8 +328,15 @@ def detector(
 @app.command()
 def replay(
     weld: Annotated[Path, typer.Argument(help="Folder of a recorded or imported weld.")],
-    speed: Annotated[float, typer.Option("--speed", help="Times real time; 0 is as fast as possible.")] = 1.0,
-    headless: Annotated[bool, typer.Option("--headless", help="No window: judge it as fast as possible.")] = False,
+    speed: Annotated[
+        float | None,
+        typer.Option("--speed", min=0.0, help="Times real time, 0 is as fast as possible; 1, and 0 with --headless."),
+    ] = None,
+    headless: Annotated[bool, typer.Option("--headless", help="No window: judge it.")] = False,
+    from_s: Annotated[
+        float | None, typer.Option("--from", help="With --headless: only windows from this second of the weld on.")
+    ] = None,
+    to_s: Annotated[float | None, typer.Option("--to", help="With --headless: only windows up to this second.")] = None,
     cell: CellOption = None,
     checkpoint: CheckpointOption = None,
     no_model: Annotated[bool, typer.Option("--no-model", help="Decode and align only.")] = False,
@@ -345,10 +354,19 @@ def replay(
     if headless or as_json or not _has_display():
         from models.replaying import replay_weld
 
-        result = replay_weld(reader, None if no_model else found, loaded.judge.required, loaded.judge.alpha)
+        result = replay_weld(
+            reader,
+            None if no_model else found,
+            loaded.judge.required,
+            loaded.judge.alpha,
+            speed=speed or 0.0,
+            part_s=(from_s, to_s),
+        )
         print_result(result, as_json, _replay_lines)
         raise typer.Exit(0)
-    _replay_on_screen(weld, speed, cell, found, resync)
+    if (from_s, to_s) != (None, None):
+        raise typer.Exit(fail("--from and --to go with --headless; on the screen set A and B", 2))
+    _replay_on_screen(weld, 1.0 if speed is None else speed, cell, found, resync)
 
 
 def _replay_lines(result: dict[str, Any]) -> Iterator[str]:
@@ -435,7 +453,12 @@ def entry() -> None:
 
 
 app.add_typer(recording_commands.commands)
+app.add_typer(import_command.commands)
+app.add_typer(export_command.commands)
+app.add_typer(catalogue_commands.commands)
+app.add_typer(tell_command.commands)
 app.add_typer(model_commands.commands)
+app.add_typer(split_command.commands)
 app.add_typer(bench, name="bench")
 
 if __name__ == "__main__":

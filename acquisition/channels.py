@@ -7,6 +7,12 @@ from acquisition.packet import SENSOR_CHANNELS
 
 T = TypeVar("T")
 
+TRIGGER_CHANNEL: Final = "trigger"
+"""A robot's or PLC's "arc on", above 0.5 while it welds; what `[record] external` of a cell file may name."""
+
+CHANNELS: Final = (*SENSOR_CHANNELS, TRIGGER_CHANNEL)
+"""What a sensor driver may deliver, in the order in which it does."""
+
 CHANNEL_UNITS: Final[dict[str, str]] = {
     "pressure_bar": "bar",
     "co2_flow_l_min": "l/min",
@@ -14,9 +20,10 @@ CHANNEL_UNITS: Final[dict[str, str]] = {
     "current_a": "A",
     "wire_mm": "mm",
     "voltage_v": "V",
+    TRIGGER_CHANNEL: "",
 }
 CHANNEL_ALIASES: Final[dict[str, str]] = {
-    **{channel: channel for channel in SENSOR_CHANNELS},
+    **{channel: channel for channel in CHANNELS},
     "pressure": "pressure_bar",
     "co2 weld flow": "co2_flow_l_min",
     "primary weld current": "current_a",
@@ -32,9 +39,9 @@ def channel_of(column: str) -> str | None:
 
 
 def by_channel(settings: Mapping[str, T]) -> dict[str, T]:
-    """Settings given by channel or header, by channel and in the order of `SENSOR_CHANNELS`."""
+    """Settings given by channel or header, by channel and in the order of `CHANNELS`."""
     found = {channel_of(name): setting for name, setting in settings.items()}
-    return {channel: found[channel] for channel in SENSOR_CHANNELS if channel in found}
+    return {channel: found[channel] for channel in CHANNELS if channel in found}
 
 
 def scale_by_channel(scale: Mapping[str, float], channels: Iterable[str]) -> list[float]:
@@ -58,6 +65,6 @@ def require_channels(setting: str, names: Iterable[str]) -> None:
     for name, channel in zip(names, meanings, strict=True):
         if channel is None or meanings.count(channel) > 1:
             what = "no channel" if channel is None else "twice a channel"
-            raise ValueError(f"{setting} name {what}, '{name}'; use one of {', '.join(SENSOR_CHANNELS)}")
+            raise ValueError(f"{setting} name {what}, '{name}'; use one of {', '.join(CHANNELS)}")
     if not names:
-        raise ValueError(f"{setting} are empty; use one of {', '.join(SENSOR_CHANNELS)}")
+        raise ValueError(f"{setting} are empty; use one of {', '.join(CHANNELS)}")

@@ -15,10 +15,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from acquisition.channels import CHANNEL_UNITS, channel_of, scale_by_channel
+from acquisition.channels import CHANNEL_UNITS, CHANNELS, channel_of, scale_by_channel
 from acquisition.clock_probe import RoundTrip
 from acquisition.driver import DeviceError, ThreadedDriver
-from acquisition.packet import SENSOR_CHANNELS, Packet, SampleBlock, SensorRows, StreamInfo
+from acquisition.packet import Packet, SampleBlock, SensorRows, StreamInfo
 
 log = logging.getLogger(__name__)
 
@@ -67,11 +67,11 @@ class LslConfig:
         meanings = [channel_of(column) for column in self.columns if column != "-"]
         for column in self.columns:
             if column != "-" and channel_of(column) is None:
-                raise ValueError(f"unknown column '{column}'; use -, or one of {', '.join(SENSOR_CHANNELS)}")
+                raise ValueError(f"unknown column '{column}'; use -, or one of {', '.join(CHANNELS)}")
             if column != "-" and meanings.count(channel_of(column)) > 1:
                 raise ValueError(f"column '{column}' is there twice; mark the one to ignore with '-'")
         if self.columns and not meanings:
-            raise ValueError(f"columns name no channel; use one of {', '.join(SENSOR_CHANNELS)}")
+            raise ValueError(f"columns name no channel; use one of {', '.join(CHANNELS)}")
         for name in self.scale:
             if channel_of(name) not in meanings:
                 raise ValueError(f"scale names '{name}', which is no column; correct or remove it")
@@ -86,9 +86,9 @@ class LslConfig:
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """The channels that are measured, in the order of `SENSOR_CHANNELS`; empty for sound."""
+        """The channels that are measured, in the order of `CHANNELS`; empty for sound."""
         meanings = {channel_of(column) for column in self.columns}
-        return tuple(channel for channel in SENSOR_CHANNELS if channel in meanings)
+        return tuple(channel for channel in CHANNELS if channel in meanings)
 
 
 class LslInlet(ThreadedDriver):

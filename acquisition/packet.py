@@ -32,7 +32,8 @@ class StreamInfo:
         name: Stream name from the cell file; also the stem of its files in a weld folder.
         modality: Which of the four modalities it carries.
         rate_hz: Nominal items per second (frames, sample instants, rows); 0 for photos.
-        channels: Channel names (sensors: a subset of `SENSOR_CHANNELS`; sound: `("mono",)` and the like).
+        channels: Channel names (sensors: some of `SENSOR_CHANNELS`, and `trigger` where the device has such a signal;
+            sound: `("mono",)` and the like).
         units: One unit per channel, `""` where unknown.
         dtype: NumPy dtype of the payload array (`uint8`, `int16`, `int32`, `float64`).
         height: Frame height in pixels (video only).
@@ -160,9 +161,11 @@ class Event:
 
 
 EVENT_KINDS: Final[dict[str, str]] = {
-    "weld_open": "a weld begins: data first_order, pre_s, trigger; t_ns is the back-dated trigger",
-    "arc_on": "arc-on edge of the weld: data source (current, light, sound, manual)",
+    "weld_open": "a weld begins: data first_order, pre_s, trigger, by; t_ns is the back-dated trigger",
+    "arc_on": "arc-on edge of the weld: data source (current, light, sound, external, manual)",
     "arc_off": "arc-off edge of the weld: data source",
+    "arc_ignored": "an arc that begins no weld: data source, reason (not armed, shorter than shortest_s), seconds",
+    "trigger_ignored": "a trigger that begins no weld: data source, by, reason",
     "weld_close": "the last process packet of the weld has been taken: data last_order",
     "photo": "a photo was given to the weld: data name, view",
     "photos_done": "no further photo is waited for: data expected, received",
@@ -171,6 +174,7 @@ EVENT_KINDS: Final[dict[str, str]] = {
     "stream_back": "a stream returned: data stream, segment",
     "clock_fault": "a device's time was unusable as it came, and was mended: data stream, segment, what, seconds",
     "sync": "where each stream saw the weld's arc, against the sensors: data offsets {stream: {offset_ms, sigma_ms}}",
+    "replay_seek": "only in a replay: it goes on elsewhere (order 0): data position_s, from_order, whole",
     "mark": "somebody pressed MARK: data note",
     "label": "somebody labelled the weld: data label, by",
 }

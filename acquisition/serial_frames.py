@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from cobs import cobs
 
-from acquisition.channels import CHANNEL_UNITS, channel_of, scale_by_channel
+from acquisition.channels import CHANNEL_UNITS, CHANNELS, channel_of, scale_by_channel
 from acquisition.device_count import DeviceSequence, PlacedItem
 from acquisition.driver import DeviceError
-from acquisition.packet import SENSOR_CHANNELS, StreamInfo
+from acquisition.packet import StreamInfo
 from acquisition.serial_port import SerialRows
 
 PROTOCOL_VERSION: Final = 1
@@ -67,12 +67,12 @@ class SerialFramesConfig:
         """Refuse settings that contradict each other."""
         meanings = [meaning for meaning in self.meanings if meaning != "-"]
         for channel, meaning in zip(self.channels, self.meanings, strict=True):
-            if meaning not in (*SENSOR_CHANNELS, "-"):
-                raise ValueError(f"channels: unknown '{channel}'; use one of {', '.join(SENSOR_CHANNELS)}, -")
+            if meaning not in (*CHANNELS, "-"):
+                raise ValueError(f"channels: unknown '{channel}'; use one of {', '.join(CHANNELS)}, -")
             if meaning != "-" and meanings.count(meaning) > 1:
                 raise ValueError(f"channels: '{channel}' is there twice; mark the one to ignore with '-'")
         if not meanings:
-            raise ValueError(f"channels name none; use one of {', '.join(SENSOR_CHANNELS)}")
+            raise ValueError(f"channels name none; use one of {', '.join(CHANNELS)}")
         for name in self.scale:
             if channel_of(name) not in meanings:
                 raise ValueError(f"scale names '{name}', which is no channel; correct or remove it")
@@ -161,7 +161,7 @@ class SerialFrames(SerialRows[bytes]):
         self.config = config
         self._letter, self._dtype = _FORMATS[config.format]
         self._row_bytes = np.dtype(self._dtype).itemsize * len(config.channels)
-        self._channels = tuple(channel for channel in SENSOR_CHANNELS if channel in config.meanings)
+        self._channels = tuple(channel for channel in CHANNELS if channel in config.meanings)
         self._columns = [config.meanings.index(channel) for channel in self._channels]
         self._factors = np.array(scale_by_channel(config.scale, self._channels))
         self._reader = FrameReader(self.faults)

@@ -13,9 +13,9 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from acquisition.channels import CHANNEL_UNITS, channel_of, scale_by_channel
+from acquisition.channels import CHANNEL_UNITS, CHANNELS, channel_of, scale_by_channel
 from acquisition.device_count import DeviceSequence, PlacedItem
-from acquisition.packet import SENSOR_CHANNELS, StreamInfo
+from acquisition.packet import StreamInfo
 from acquisition.serial_port import SerialRows
 
 LONGEST_LINE: Final = 4096
@@ -52,7 +52,7 @@ class SerialConfig:
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other."""
-        known = (*SENSOR_CHANNELS, "seq", *DEVICE_TIMES, "-")
+        known = (*CHANNELS, "seq", *DEVICE_TIMES, "-")
         meanings = [meaning for meaning in self.meanings if meaning != "-"]
         for column, meaning in zip(self.columns, self.meanings, strict=True):
             if meaning not in known:
@@ -62,7 +62,7 @@ class SerialConfig:
         if sum(meaning in DEVICE_TIMES for meaning in meanings) > 1:
             raise ValueError("both device_ms and device_us are columns; mark one with '-'")
         if not self.channels:
-            raise ValueError(f"columns name no channel; use one of {', '.join(SENSOR_CHANNELS)}")
+            raise ValueError(f"columns name no channel; use one of {', '.join(CHANNELS)}")
         for name in self.scale:
             if channel_of(name) not in self.channels:
                 raise ValueError(f"scale names '{name}', which is no column; correct or remove it")
@@ -78,8 +78,8 @@ class SerialConfig:
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """The channels that are measured, in the order of `SENSOR_CHANNELS`."""
-        return tuple(channel for channel in SENSOR_CHANNELS if channel in self.meanings)
+        """The channels that are measured, in the order of `CHANNELS`."""
+        return tuple(channel for channel in CHANNELS if channel in self.meanings)
 
 
 class Row(NamedTuple):

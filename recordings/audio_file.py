@@ -38,7 +38,7 @@ def _whole(frame: bytes) -> bool:
     return crc == 0
 
 
-def _whole_frames(container: InputContainer) -> "Iterator[av.Packet[AudioStream]]":
+def whole_frames(container: InputContainer) -> "Iterator[av.Packet[AudioStream]]":
     """Give the FLAC frames of the file; only the last one can be cut off, so only that one is checked."""
     last: av.Packet[AudioStream] | None = None
     try:
@@ -53,17 +53,23 @@ def _whole_frames(container: InputContainer) -> "Iterator[av.Packet[AudioStream]
         yield last
 
 
-def decode_sound(path: Path, info: StreamInfo) -> Iterator[Samples]:
-    """Decode a sound file, `(n, channels)` of the stream's dtype at a time.
+def decode_sound(path: Path, info: StreamInfo, first: int = 0) -> Iterator[Samples]:
+    """Decode a sound file, `(n, channels)` of the stream's dtype at a time, from sample `first` of the file on.
 
     Raises:
         WeldError: It cannot be opened, or holds another type or number of channels.
     """
     with open_media(path, "flac") as container:
-        if not container.streams.audio:
-            raise WeldError(f"{path}: holds no sound; restore the file from a copy")
-        context = container.streams.audio[0].codec_context
-        for packet in _whole_frames(container):
+        stream = container.streams.audio[0] if container.streams.audio else None
+        if stream is None or stream.codec_context is None:
+            raise WeldError(f"{path}: holds no sound that can be decoded; restore the file from a copy")
+        context, skip = stream.codec_context, first
+        if first and _leads_to(path, first):
+            container.seek(first, stream=stream)
+            skip = -1
+        for packet in whole_frames(container):
+            if skip < 0:
+                skip = first - (packet.pts or 0)
             try:
                 frames = context.decode(packet)
             except av.InvalidDataError:
@@ -75,7 +81,24 @@ def decode_sound(path: Path, info: StreamInfo) -> Iterator[Samples]:
                         f"{path}: {samples.dtype} with {samples.shape[1]} channels, but the manifest says {info.dtype} "
                         f"with {len(info.channels)}; restore the file or the manifest from a copy"
                     )
-                yield samples
+                passed = min(skip, len(samples))
+                skip -= passed
+                if passed < len(samples):
+                    yield samples[passed:]
+
+
+def _leads_to(path: Path, first: int) -> bool:
+    """Tell whether seeking finds a frame at or before a sample, whose number its frame header tells."""
+    with open_media(path, "flac") as container:
+        stream = container.streams.audio[0]
+        try:
+            container.seek(first, stream=stream)
+            frame = next(container.demux(stream), None)
+        except av.FFmpegError:
+            return False
+        if frame is None or frame.pts is None or frame.time_base is None:
+            return False
+        return bool(frame.time_base * stream.rate == 1) and frame.pts <= first
 
 
 def salvage_sound(path: Path, info: StreamInfo) -> int:
@@ -87,7 +110,7 @@ def salvage_sound(path: Path, info: StreamInfo) -> int:
     try:
         samples = sum(len(block) for block in decode_sound(path, info))
         with open_media(path, "flac") as container:
-            frames = b"".join(bytes(frame) for frame in _whole_frames(container))
+            frames = b"".join(bytes(frame) for frame in whole_frames(container))
     except WeldError:
         return 0
     if not samples:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from recordings.console import JsonOption, print_result, say
+from recordings.console import JsonOption, print_result, progress, say
 
 bench = typer.Typer(help="The project's own measurements.")
 
@@ -13,13 +13,15 @@ bench = typer.Typer(help="The project's own measurements.")
 @bench.command()
 def survive(
     out: Annotated[Path | None, typer.Option("--out", help="Where to work; a temporary folder without it.")] = None,
-    n: Annotated[int, typer.Option("--n", help="Repetitions.")] = 30,
+    n: Annotated[int, typer.Option("--n", help="Kills.")] = 1000,
+    jobs: Annotated[int, typer.Option("--jobs", help="Capture processes at a time.")] = 6,
     as_json: JsonOption = False,
 ) -> None:
-    """Kill the capture process again and again, and tell what each time was lost."""
-    from recordings.bench import BENCHES
+    """Kill recording capture processes; hold what is left, and what is said to be lost, against the truth."""
+    from recordings.bench_survive import lines
+    from recordings.bench_survive import survive as kill
 
-    print_result(BENCHES["survive"](out, n), as_json)
+    print_result(kill(out, n, jobs, progress=progress("killed")), as_json, lines)
 
 
 @bench.command("capture")
@@ -73,3 +75,61 @@ def windows(
     from sync.bench_windows import bench_windows, lines
 
     print_result(bench_windows(seconds), as_json, lines)
+
+
+@bench.command()
+def catalogue(
+    n: Annotated[int, typer.Option("--n", help="Welds.")] = 10_000,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell how fast many welds are listed, beside a plain loop over their JSON files."""
+    from recordings.bench_catalogue import bench_catalogue, lines
+
+    print_result(bench_catalogue(n), as_json, lambda result: iter(lines(result)))
+
+
+@bench.command()
+def fuzz(
+    n: Annotated[int, typer.Option("--n", help="Damaged inputs.")] = 10_000,
+    seed: Annotated[int, typer.Option("--seed", help="Of the first input; a finding names its own.")] = 1,
+    workers: Annotated[int, typer.Option("--workers")] = 2,
+    as_json: JsonOption = False,
+) -> None:
+    """Damage welds and Weld-4M sources; tell what crashed, hung or wrote outside its place."""
+    from recordings.bench_fuzz import bench_fuzz
+
+    report = bench_fuzz(n, seed, workers, progress=say)
+    print_result(report.as_json(), as_json)
+    raise typer.Exit(1 if report.findings else 0)
+
+
+@bench.command("import")
+def import_(
+    n: Annotated[int, typer.Option("--n", min=1, help="Welds in the tree.")] = 4040, as_json: JsonOption = False
+) -> None:
+    """Tell how long a dry run takes over a tree of the size and the oddities of Weld-4M, beside a bare walk."""
+    from recordings.bench_import import bench_import, lines
+
+    print_result(bench_import(n), as_json, lines)
+
+
+@bench.command("replay")
+def replay_(
+    n: Annotated[int, typer.Option("--n", help="Rounds.")] = 5,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell how fast a weld is decoded and aligned, beside bare decoding of its video."""
+    from recordings.bench_replay import bench_replay, lines
+
+    print_result(bench_replay(rounds=n, progress=say), as_json, lines)
+
+
+@bench.command("record")
+def record_(
+    n: Annotated[int, typer.Option("--n", help="Rounds.")] = 5,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell what recording costs the processor, beside bare encoding of the same frames."""
+    from recordings.bench_record import bench_record, lines
+
+    print_result(bench_record(rounds=n, progress=say), as_json, lines)

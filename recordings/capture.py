@@ -24,21 +24,25 @@ from acquisition.transport import ControlServer, Publisher, Reply, Request
 from recordings.cell import Cell, CellError, build_drivers
 from recordings.cell_state import CellState
 from recordings.ingest import Ingest
-from recordings.manifest import LabelEntry
+from recordings.late_additions import check_entry
+from recordings.manifest import LabelEntry, MetadataEntry
+from recordings.preroll_spool import PrerollSpool
 from recordings.recorder import (
+    DescribeWeld,
     FinishWeld,
     IngestedPacket,
     LabelWeld,
-    Recorder,
     RecorderCore,
     recover_open_welds,
     utc_now,
     utc_pair,
 )
+from recordings.recorder_thread import Recorder
 from recordings.remote import open_doors, status_data
 from recordings.runtime import Runtime
 from recordings.status import SCORE_TOPIC, STATUS_TOPIC, VERDICT_TOPIC, DetectorStatus
-from recordings.verdict import CLASSES, Score, Verdict
+from recordings.verdict import Score, Verdict
+from recordings.weld_folder import WeldError
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +53,8 @@ _VERDICT_WAIT_S: Final = 10.0
 """How long a weld stays open for the last word of a detector that has judged it so far."""
 _NO_VERDICT_WAIT_S: Final = 2.0
 """The same where no detector has said a word of it: that one judges it from its folder, which must be complete."""
+_SOMEBODY: Final = "the operator"
+"""Who says something through a command that names nobody."""
 _FROM_FOLDER_WAIT_S: Final = 20.0
 """How long the end waits for a weld to be judged from its folder."""
 
@@ -122,6 +128,7 @@ class Capture:
             )
             for line in recover_open_welds(self.root):
                 self._state.alarm(line)
+            core.spool = self._spool()
             data_door, control_door = stack.enter_context(open_doors(self.cell, self._problems.put))
             self._publisher = Publisher(self.runtime.data, data_door)
             stack.callback(self._publisher.close)
@@ -140,6 +147,14 @@ class Capture:
             summary = self._wind_down()
             self.runtime.summary.write_text(json.dumps(summary), encoding="utf-8")
             return summary
+
+    def _spool(self) -> PrerollSpool | None:
+        try:
+            return PrerollSpool(self.root, [stream.name for stream in self.cell.streams])
+        except OSError as error:
+            what = f"{self.root}: {error.strerror}; a weld that is cut off while it begins may lose its pre-roll"
+            self._state.alarm(what, "error")
+            return None
 
     # -- devices ---------------------------------------------------------------------------------------------------
 
@@ -169,7 +184,9 @@ class Capture:
     def _announce_stream(self, name: str) -> None:
         """Take over what a driver says its stream is, after each opening."""
         self._announced[name] = self._drivers[name].info
-        self._ingest.add_stream(self._announced[name])
+        problem = self._ingest.add_stream(self._announced[name])
+        if problem is not None:
+            self._state.alarm(problem, "error")
 
     def _close_drivers(self) -> None:
         for driver in self._drivers.values():
@@ -235,9 +252,10 @@ class Capture:
 
     def _emit(self, packets: list[Packet]) -> None:
         for packet in packets:
-            self._publisher.publish(packet)
+            # Noted first: whatever anybody has seen counts as received, should the process be killed.
             keyframe = packet.order == self._ingest.keyframe_order
             self._recorder.put(IngestedPacket(packet=packet, keyframe=keyframe))
+            self._publisher.publish(packet)
             if isinstance(packet.payload, Photo):
                 self._state.photo(packet.payload.weld_hint)
             elif isinstance(packet.payload, Event):
@@ -287,12 +305,14 @@ class Capture:
 
     def _serve(self, request: Request) -> Reply:
         """Control thread: check a command and hand it to the loop."""
-        if request.kind == "label":
-            label = request.data.get("label")
-            if not isinstance(label, int) or not -1 <= label < len(CLASSES):
-                return Reply(
-                    ok=False, message=f"label {label!r} is not -1 to {len(CLASSES) - 1}; choose a listed class"
-                )
+        if request.kind in ("label", "describe"):
+            problem = _unsaid(request)
+            if problem is not None:
+                return Reply(ok=False, message=problem)
+        elif request.kind == "trigger" and not isinstance(request.data.get("on"), bool):
+            return Reply(
+                ok=False, message=f"trigger on={request.data.get('on')!r}: is neither true nor false; give one"
+            )
         elif request.kind == "inject" and self._world is None:
             return Reply(ok=False, message="only the simulated cell can be disturbed")
         elif request.kind == "status":
@@ -321,10 +341,14 @@ class Capture:
                 case "photo":
                     weld = self._ingest.recording
                     self._notify(Event(kind="take_photos", weld=weld.key if weld else None, t_ns=now_ns))
+                case "trigger":
+                    self._emit(self._ingest.trigger(now_ns, bool(data["on"]), str(data.get("source", ""))))
                 case "mark":
                     self._emit(self._ingest.mark(now_ns, str(data.get("note", ""))))
                 case "label":
-                    self._label(str(data["weld"]), int(data["label"]), str(data.get("by", "")))
+                    self._label(str(data["weld"]), _label_entry(data))
+                case "describe":
+                    self._recorder.put(DescribeWeld(key=str(data["weld"]), entry=_described(data)))
                 case "metadata":
                     self._state.metadata.update(data)
                     self._recorder.core.metadata.update(data)
@@ -351,9 +375,8 @@ class Capture:
         self._publisher.announce(VERDICT_TOPIC, verdict)
         self._recorder.put(verdict)
 
-    def _label(self, key: str, label: int, by: str) -> None:
-        entry = LabelEntry(label=label, by=by, utc=utc_now())
-        self._state.label(key, label)
+    def _label(self, key: str, entry: LabelEntry) -> None:
+        self._state.label(key, entry.label)
         self._recorder.put(LabelWeld(key=key, entry=entry))
 
     # -- the end ---------------------------------------------------------------------------------------------------
@@ -395,6 +418,31 @@ def inject_faults(world: SimulatedCell | None, faults: Sequence[str]) -> None:
             world.inject(fault)
         except ValueError as error:
             raise CellError(f"--inject: {error}") from error
+
+
+def _label_entry(data: dict[str, Any]) -> LabelEntry:
+    return LabelEntry(label=data["label"], by=str(data.get("by") or _SOMEBODY), utc=utc_now())
+
+
+def _described(data: dict[str, Any]) -> MetadataEntry:
+    return msgspec.convert(
+        {"name": data["name"], "value": data.get("value"), "by": data.get("by") or _SOMEBODY, "utc": utc_now()},
+        MetadataEntry,
+    )
+
+
+def _unsaid(request: Request) -> str | None:
+    """Say why a label or a description cannot be kept, or None."""
+    data = request.data
+    if not isinstance(data.get("weld"), str):
+        return f"{request.kind} of weld {data.get('weld')!r}: name the weld by its key"
+    if request.kind == "label" and (isinstance(data.get("label"), bool) or not isinstance(data.get("label"), int)):
+        return f"label {data.get('label')!r} is no number; choose a listed class"
+    try:
+        check_entry(_label_entry(data) if request.kind == "label" else _described(data))
+    except (WeldError, KeyError, msgspec.ValidationError) as error:
+        return f"{request.kind} of weld {data['weld']}: {error}"
+    return None
 
 
 def _take(source: "queue.SimpleQueue[Any]") -> Any:

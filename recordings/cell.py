@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 import msgspec
 import platformdirs
@@ -24,12 +24,13 @@ from acquisition.driver import Driver
 from acquisition.packet import MODALITIES, RESERVED_STREAMS, Modality
 from acquisition.registry import DRIVERS
 from acquisition.simulated.config import SimulationConfig
-from sync.arc import ArcConfig, Source
+from sync.arc import ArcConfig
 
 if typing.TYPE_CHECKING:
     from acquisition.simulated.cell import SimulatedCell
 
 T = TypeVar("T")
+Trigger: TypeAlias = Literal["current", "light", "sound", "manual"]
 
 SIMULATED_CELL: Final = Path(__file__).with_name("simulated_cell.toml")
 """The cell file that runs when none is given."""
@@ -60,7 +61,8 @@ class RecordSettings:
         video: `h264` (small) or `lossless` (replay equals live byte for byte).
         pre_s: T1, kept before arc-on (rounded up to a video keyframe).
         post_s: T2, kept after arc-off.
-        triggers: What may show the arc; the first that is seen decides.
+        triggers: What may show the arc; the first of current, light and sound that is seen decides. `manual` alone:
+            no arc begins a weld.
         external: `STREAM.CHANNEL` of a sensor that triggers while above 0.5 (a robot's "arc on"); empty for none.
         shortest_s: A shorter arc (a tack weld) is no weld of its own; 0 keeps every arc.
         ring_mb: Most megabytes of encoded packets held for the pre-roll.
@@ -73,7 +75,7 @@ class RecordSettings:
     video: Literal["h264", "lossless"] = "h264"
     pre_s: float = 2.0
     post_s: float = 2.0
-    triggers: tuple[Source, ...] = ("current", "light", "sound")
+    triggers: tuple[Trigger, ...] = ("current", "light", "sound")
     external: str = ""
     shortest_s: float = 0.0
     ring_mb: float = 256.0
@@ -82,9 +84,13 @@ class RecordSettings:
     longest_s: float = 600.0
 
     def __post_init__(self) -> None:
-        """Refuse times and sizes that make no sense."""
+        """Refuse times and sizes that make no sense, and a weld that nothing could begin."""
         _limit(self, 0, "pre_s", "post_s", "shortest_s", "reserve_gb", "delete_below_gb", "longest_s")
         _limit(self, 1, "ring_mb")
+        if not self.triggers and not self.external:
+            raise ValueError('triggers is empty; name current, light or sound, or "manual" for welds by hand only')
+        if self.external and not re.fullmatch(r"[a-z][a-z0-9_-]*\.\S+", self.external):
+            raise ValueError(f"external is '{self.external}'; write STREAM.CHANNEL, a sensor stream and its channel")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -380,6 +386,12 @@ def load_cell(path: Path | None = None) -> Cell:
     for index, stream in enumerate(names):
         if stream in names[:index]:
             raise source.fail("stream", index, "name", f"two streams are called '{stream}'; rename one")
+    named = cell.record.external.partition(".")[0]
+    sensors = [stream.name for stream in cell.streams if stream.modality == "sensors"]
+    if named and named not in sensors:
+        known_ones = ", ".join(sensors) or "none"
+        what = f"external is '{cell.record.external}', but there is no sensor stream '{named}'; known are: {known_ones}"
+        raise source.fail("record", None, "external", what)
     return cell
 
 

@@ -13,8 +13,10 @@ import numpy as np
 from acquisition.driver import Driver
 from acquisition.packet import Event, Packet
 from recordings.cell import Cell
+from recordings.disk_rate import DiskRate
 from recordings.ingest import Ingest
-from recordings.recorder import Recorder, utc_now
+from recordings.recorder import utc_now
+from recordings.recorder_thread import Recorder
 from recordings.status import Alarm, CellStatus, DetectorStatus, Gap, StreamStatus, WeldPhase, WeldStatus
 from recordings.verdict import Score, Verdict
 from sync.clock_fault import FaultKind
@@ -62,7 +64,7 @@ class CellState:
     _detector_seen_ns: int = 0
     _alarm_number: int = 0
     _counts: deque[tuple[int, dict[str, int]]] = field(default_factory=deque)
-    _disk: deque[tuple[float, int]] = field(default_factory=deque)
+    _disk: DiskRate = field(default_factory=DiskRate)
     _first_offsets: dict[tuple[str, int], int] = field(default_factory=dict)
     _origins: dict[str, int] = field(default_factory=dict)
     _cut: set[str] = field(default_factory=set)
@@ -119,6 +121,7 @@ class CellState:
                 photos_expected=data["photos_expected"],
                 present=(),
                 problem=None,
+                trigger=str(data.get("trigger", "")),
             )
             return
         phases: dict[str, WeldPhase] = {"arc_off": "post-roll", "weld_close": "photos", "photos_done": "judged"}
@@ -168,13 +171,14 @@ class CellState:
     def status(self, ingest: Ingest, recorder: Recorder, drivers: dict[str, Driver]) -> CellStatus:
         """Everything, complete."""
         now_ns = time.monotonic_ns()
-        for key, file in recorder.core.welds.items():
+        for key, file in list(recorder.core.welds.items()):
             if key in self.welds and (self.welds[key].path != str(file.folder) or self.welds[key].problem is None):
                 self._change(key, path=str(file.folder), problem=file.problem)
         weld = ingest.recording
         file_now = recorder.core.welds.get(weld.key) if weld else None
         writing = file_now is not None and file_now.writer is not None
-        free, left_s = self._disk_left(recorder.core.root)
+        free, left_s = self._disk_left(recorder.core.root, writing)
+        ring = recorder.core.ring
         if not self.detector_alive and self.detector.state not in ("absent", "failed"):
             self.detector = replace(self.detector, state="absent", problem="the detector is silent; it is restarted")
             self.alarm("the detector process is gone; welds are recorded and judged when it is back")
@@ -191,6 +195,11 @@ class CellState:
             write_buffer_bytes=recorder.buffered_bytes,
             disk_free_bytes=free,
             disk_left_s=left_s,
+            pre_s=self.cell.record.pre_s,
+            ring_s=ring.seconds,
+            ring_bytes=ring.bytes,
+            ring_limit_bytes=ring.limit_bytes,
+            ignored_arcs=ingest.ignored_arcs,
             streams=self.stream_rows(ingest, drivers, now_ns),
             gaps=self.gaps[-50:],
             welds=list(reversed(self.welds.values()))[:20],
@@ -246,23 +255,16 @@ class CellState:
             )
         return rows
 
-    def _disk_left(self, root: Path) -> tuple[int, float | None]:
-        """Free bytes, and seconds until the reserve at the mean rate of the last minutes (None while unknown)."""
+    def _disk_left(self, root: Path, writing: bool) -> tuple[int, float | None]:
+        """Free bytes, and seconds of recording until the reserve (None while unknown)."""
         while not root.exists():
             root = root.parent
         try:
             free = shutil.disk_usage(root).free
         except OSError:
             return 0, None
-        now = time.monotonic()
-        self._disk.append((now, free))
-        while now - self._disk[0][0] > 120 and len(self._disk) > 2:
-            self._disk.popleft()
-        then, before = self._disk[0]
-        if now - then < 10 or before <= free:
-            return free, None
-        usable = free - self.cell.record.reserve_gb * 1e9
-        return free, max(0.0, usable / ((before - free) / (now - then)))
+        self._disk.note(time.monotonic(), free, writing)
+        return free, self._disk.left_s(free - self.cell.record.reserve_gb * 1e9)
 
     def summary(self, ingest: Ingest, drivers: dict[str, Driver], ended_ns: int) -> dict[str, Any]:
         """The `--json` result of `run`."""

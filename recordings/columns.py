@@ -115,23 +115,23 @@ def packet_row(packet: Packet) -> dict[str, Any]:
     }
 
 
-def sensor_rows(packet: Packet, rows: SensorRows, channels: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    """Give one table row per sensor row of a packet."""
-    stamps = [None] * len(rows.values) if rows.t_device_ns is None else rows.t_device_ns.tolist()
-    for i, (values, device_ns, arrival_ns) in enumerate(
-        zip(rows.values.tolist(), stamps, rows.t_arrival_ns.tolist(), strict=True)
-    ):
-        yield {
-            "order": packet.order,
-            "segment": packet.segment,
-            "seq": packet.seq,
-            "row": rows.first_row + i,
-            "t_device_ns": device_ns,
-            "t_arrival_ns": arrival_ns,
-            "packet_t_device_ns": packet.t_device_ns,
-            "packet_t_arrival_ns": packet.t_arrival_ns,
-            **dict(zip(channels, values, strict=True)),
-        }
+def sensor_lists(packet: Packet, rows: SensorRows, channels: tuple[str, ...]) -> dict[str, list[Any]]:
+    """Return the columns of a packet's sensor rows, one table row per sensor row."""
+    n = len(rows.values)
+    every = {
+        "order": packet.order,
+        "segment": packet.segment,
+        "seq": packet.seq,
+        "packet_t_device_ns": packet.t_device_ns,
+        "packet_t_arrival_ns": packet.t_arrival_ns,
+    }
+    return {
+        **{name: [value] * n for name, value in every.items()},
+        "row": list(range(rows.first_row, rows.first_row + n)),
+        "t_device_ns": [None] * n if rows.t_device_ns is None else rows.t_device_ns.tolist(),
+        "t_arrival_ns": rows.t_arrival_ns.tolist(),
+        **dict(zip(channels, rows.values.T.tolist(), strict=True)),
+    }
 
 
 def sensor_packets(info: StreamInfo, table: pa.Table) -> Iterator[Packet]:

@@ -47,12 +47,13 @@ def verify(
     path: Annotated[Path, typer.Argument(help="A weld folder or a root.")],
     resync: ResyncOption = False,
     cell: CellOption = None,
+    fast: Annotated[bool, typer.Option("--fast", help="Digests, counts and order only; nothing is decoded.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Check hashes, counts, times and decodability; measure sync between the streams."""
     from recordings.verify import verify as check
 
-    _report_welds(check(path, resync=resync, latencies_ns=latencies(cell)), as_json)
+    _report_welds(check(path, deep=not fast, resync=resync, latencies_ns=latencies(cell)), as_json)
 
 
 @commands.command()

@@ -17,6 +17,7 @@ from recordings.columns import BLOCKS, CLOCKS, EVENTS, FRAMES, PHOTOS, SCORES, s
 from recordings.manifest import Loss, Manifest, StreamRecord
 from recordings.table_writer import read_table
 from recordings.weld_folder import MARKS, PART, TRUTH, digest, member, store_manifest, swap_in
+from recordings.weld_folder import PHOTOS as PHOTO_FOLDER
 
 SCORES_TABLE: Final = "scores"
 
@@ -65,10 +66,15 @@ def gap_losses(events: pa.Table, manifest: Manifest) -> dict[str, list[Loss]]:
         data = msgspec.json.decode(row["data"])
         record = manifest.streams.get(str(data.get("stream"))) if row["kind"] == "gap" else None
         if record is not None:
-            missing, rate_hz = int(data.get("missing", 0)), record.info.rate_hz
+            missing, rate_hz, t_ns = int(data.get("missing", 0)), record.info.rate_hz, row["t_ns"]
+            # The packet after a gap tells of it, and may be the weld's first: what lies before is not the weld's.
+            before = 0 if t_ns is None else round((manifest.origin_ns - t_ns) * rate_hz / 1e9)
+            missing -= min(max(0, before), missing)
+            if not missing:
+                continue
             loss = Loss(
-                t_ns=row["t_ns"],
-                first=int(data.get("first", 0)),
+                t_ns=t_ns if before <= 0 else manifest.origin_ns,
+                first=int(data.get("first", 0)) + max(0, before),
                 missing=missing,
                 seconds=missing / rate_hz if rate_hz else 0.0,
                 reason=str(data.get("reason", "device")),
@@ -126,6 +132,9 @@ def sweep(folder: Path, manifest: Manifest) -> None:
         (folder / f"{stem}.arrow").unlink(missing_ok=True)
     (folder / MARKS).unlink(missing_ok=True)
     sweep_parts(folder)
+    kept = {folder / name for record in manifest.streams.values() for name in record.files}
+    for part in set(member(folder, PHOTO_FOLDER).glob(f"*{PART}")) - kept:
+        part.unlink()
 
 
 def sweep_parts(folder: Path) -> None:

@@ -19,33 +19,24 @@ from acquisition.packet import (
     Event,
     Packet,
     Photo,
-    SampleBlock,
-    SensorRows,
     StreamInfo,
     VideoFrame,
     item_range,
 )
 from recordings.cell import Cell
+from recordings.cell_clocks import CellClocks
 from recordings.loss import ItemLoss, LossTracker
+from recordings.stream_pace import StreamPace
+from recordings.triggers import EXTERNAL, Signal, Triggers, ended_by
 from recordings.weld_machine import WeldMachine
-from sync.arc import ArcDetector, ArcEdge, block_sound_level, frame_light
+from recordings.weld_starts import WeldStarts
+from sync.arc import SOURCES, frame_light
 from sync.arc_watch import ArcWatch
-from sync.clock import ClockTable, CountedClock, Missed, StreamClock, observe_packet, stream_clock
 
 log = logging.getLogger(__name__)
 
-GOP: Final = 15
-"""Most frames from one video keyframe to the next; a weld begins at a keyframe."""
-
-_GOP_NS: Final = 500_000_000
-"""Longest time from one keyframe to the next, for slow cameras."""
-
-OVERDUE_NS: Final = 20_000_000
-"""At the end, an item is lost once it is this late, or twice as late as any item of its stream before."""
-
 _RING_S: Final = 6.0
-"""How far back a weld may begin before the packet that revealed it, beyond its pre-roll."""
-
+"""How far back a weld may begin before the packet that revealed it, beyond its pre-roll and `shortest_s`."""
 
 _KEY: Final = re.compile(r"\d{4}-\d\d-\d\dT\d{6}Z-\d{3}")
 """What `weld_key` makes."""
@@ -80,11 +71,11 @@ class Ingest:
         losses: Loss tracker per device stream.
         segments: Newest segment per device stream.
         clocks: Online clocks in force.
+        clock_faults: Unusable device stamps so far, per stream.
         welds: Welds not yet done, oldest first, by key.
         lost: Streams that are silent now, with the reason.
-        clock_faults: Unusable device stamps so far, per stream.
         armed: A trigger starts a weld.
-        keyframe_order: Order of the newest frame that must be coded as a keyframe.
+        ignored_arcs: Arcs that were shorter than `shortest_s`.
     """
 
     def __init__(self, cell: Cell, infos: Mapping[str, StreamInfo], utc_of: Callable[[int], int]) -> None:
@@ -99,39 +90,33 @@ class Ingest:
         self._utc_of = utc_of
         self._order = 0
         self._own_seq = {CLOCKS_STREAM: 0, EVENTS_STREAM: 0}
-        self._online: dict[str, StreamClock | None] = {}
-        self._arc = ArcDetector(cell.arc)
+        self._clocks = CellClocks()
+        self._triggers = Triggers(cell)
         self._watch = ArcWatch({}, cell.arc)
-        self._channels: dict[str, tuple[int, int]] = {}
-        self._starts: deque[tuple[int, int]] = deque()
-        self._frames_since_key: dict[str, int] = {}
-        self._key_due: set[str] = set()
-        self._gop_ns: int | None = None
-        self._clock_history: dict[str, deque[Packet]] = {}
-        self._reached_ns: dict[str, int] = {}
-        self._last_arrival_ns: dict[str, int] = {}
-        self._latest_ns: dict[str, int] = {}
-        self._longest_ns: dict[str, int] = {}
-        self._packet_items: dict[str, int] = {}
+        self._pace = StreamPace()
+        self._starts = WeldStarts(cell.record.pre_s + cell.record.shortest_s + _RING_S)
         self._done: deque[WeldMachine] = deque(maxlen=50)
         self._changed: dict[str, StreamInfo] = {}
         self.infos: dict[str, StreamInfo] = {}
         self.losses: dict[str, LossTracker] = {}
         self.segments: dict[str, int] = {}
-        self.clocks = ClockTable()
+        self.clocks = self._clocks.table
+        self.clock_faults = self._clocks.faults
         self.welds: dict[str, WeldMachine] = {}
         self.lost: dict[str, str] = {}
-        self.clock_faults: dict[str, int] = {}
         self.armed = True
-        self.keyframe_order = 0
+        self.ignored_arcs = 0
         for info in infos.values():
             self.add_stream(info)
 
-    def add_stream(self, info: StreamInfo) -> None:
+    def add_stream(self, info: StreamInfo) -> str | None:
         """Announce a stream, at first and after each opening of its device; the cell file knows its latency.
 
         A weld's files hold one format per stream. A device that comes back in another one (frame size, rate, channels)
         while a weld is recorded is lost to that weld, and taken over after it.
+
+        Returns:
+            What is wrong with it for this cell, in one line, or None.
         """
         info = replace(info, latency_ns=self._cell.latency_ns(info.name))
         known = self.infos.get(info.name)
@@ -140,17 +125,17 @@ class Ingest:
         else:
             self._changed.pop(info.name, None)
             self._take_over(info)
+        return self._triggers.problem(info)
 
     def _take_over(self, info: StreamInfo) -> None:
         if self.infos.get(info.name) != info:
             self._watch.add_stream(info)
         self.infos[info.name] = info
         if info.modality == "video":
-            self._key_due.add(info.name)
+            self._starts.add_camera(info.name, info.rate_hz)
         if info.modality != "post_images":
             self.losses.setdefault(info.name, LossTracker(info))
-        if info.modality == "sensors" and {"current_a", "voltage_v"} <= set(info.channels):
-            self._channels[info.name] = (info.channels.index("current_a"), info.channels.index("voltage_v"))
+        self._triggers.add_stream(info)
 
     # -- the way in ------------------------------------------------------------------------------------------------
 
@@ -168,27 +153,27 @@ class Ingest:
         out.append(packet)
         end_ns = self._cell_time_ns(packet)
         self._note_start(packet, end_ns)
-        loss = self.losses[packet.stream].observe(packet, end_ns, self._missed(packet.stream))
+        loss = self.losses[packet.stream].observe(packet, end_ns, self._clocks.missed(packet.stream))
         if loss is not None:
             self._gap(packet.stream, loss, packet.t_arrival_ns, out)
-        self._reached_ns[packet.stream] = max(end_ns, self._reached_ns.get(packet.stream, end_ns))
-        if loss is None:
-            since_ns = packet.t_arrival_ns - self._last_arrival_ns.get(packet.stream, packet.t_arrival_ns)
-            self._longest_ns[packet.stream] = max(since_ns, self._longest_ns.get(packet.stream, 0))
-        self._last_arrival_ns[packet.stream] = packet.t_arrival_ns
-        self._latest_ns[packet.stream] = max(packet.t_arrival_ns - end_ns, self._latest_ns.get(packet.stream, 0))
-        self._packet_items[packet.stream] = item_range(packet)[1]
+        self._pace.note(
+            packet.stream,
+            end_ns=end_ns,
+            arrival_ns=packet.t_arrival_ns,
+            items=item_range(packet)[1],
+            after_loss=loss is not None,
+        )
         self.segments[packet.stream] = packet.segment
-        for edge in self._edges(packet, end_ns):
-            self._arc_edge(edge, packet.t_arrival_ns, out)
+        for signal in self._signals(packet, end_ns):
+            self._obey(signal, packet.t_arrival_ns, out)
         self._move_on(packet.t_arrival_ns, out)
         return out
 
     def tick(self, now_ns: int) -> list[Packet]:
         """Notice what did not happen (silent streams, photos that never came); call at least ten times a second."""
         out: list[Packet] = []
-        for name, last_ns in self._last_arrival_ns.items():
-            rate_hz = self.infos[name].rate_hz
+        for name in self._pace:
+            rate_hz, last_ns = self.infos[name].rate_hz, self._pace.arrived_ns(name) or now_ns
             if name not in self.lost and now_ns - last_ns > 1e9 * max(0.5, 10 / rate_hz if rate_hz else 0.5):
                 self.stream_lost(name, "silent", now_ns, out)
         self._move_on(now_ns, out)
@@ -199,13 +184,11 @@ class Ingest:
         if name in self.lost:
             return
         self.lost[name] = reason
-        if self.infos[name].modality == "video":
-            self._key_due.add(name)
+        self._starts.interrupted(name)
         if name in self.losses:
             self.losses[name].silence_reason = reason
-        self._event(
-            out, now_ns, "stream_lost", None, self._last_arrival_ns.get(name), {"stream": name, "reason": reason}
-        )
+        data = {"stream": name, "reason": reason}
+        self._event(out, now_ns, "stream_lost", None, self._pace.arrived_ns(name), data)
 
     def stream_back(self, name: str, segment: int, now_ns: int, out: list[Packet]) -> None:
         """Record that a stream returned."""
@@ -215,10 +198,18 @@ class Ingest:
     # -- commands --------------------------------------------------------------------------------------------------
 
     def start_weld(self, now_ns: int) -> list[Packet]:
-        """Start a weld by hand; nothing happens while one is being recorded."""
+        """Start a weld by hand, armed or not."""
         out: list[Packet] = []
-        if self.recording is None:
-            self._open(now_ns, "manual", now_ns, out)
+        self._begin(now_ns, "manual", now_ns, out)
+        return out
+
+    def trigger(self, now_ns: int, on: bool, by: str = "") -> list[Packet]:
+        """Begin or end a weld on a message of `by`, as the external channel does."""
+        out: list[Packet] = []
+        if on:
+            self._begin(now_ns, EXTERNAL, now_ns, out, by)
+        else:
+            self._end(now_ns, EXTERNAL, now_ns, out, by)
         return out
 
     def stop_weld(self, now_ns: int, source: str = "manual") -> list[Packet]:
@@ -240,6 +231,8 @@ class Ingest:
         """End everything now, because the capture process stops; a burning arc is cut off (source `shutdown`)."""
         out: list[Packet] = []
         self._settle_ends(now_ns, out)
+        for signal in self._triggers.finish():
+            self._obey(signal, now_ns, out)
         out += self.stop_weld(now_ns, "shutdown")
         for weld in list(self.welds.values()):
             if weld.phase == "post-roll":
@@ -247,6 +240,11 @@ class Ingest:
             if weld.phase == "photos":
                 self._photos_done(weld, now_ns, out)
         return out
+
+    @property
+    def keyframe_order(self) -> int:
+        """Order of the newest frame that must be coded as a keyframe."""
+        return self._starts.keyframe_order
 
     @property
     def recording(self) -> WeldMachine | None:
@@ -274,39 +272,19 @@ class Ingest:
         out.append(self._own(EVENTS_STREAM, now_ns, Event(kind=kind, weld=weld, t_ns=t_ns, data=data)))
 
     def _observe_clock(self, packet: Packet, out: list[Packet]) -> None:
-        info = self.infos[packet.stream]
-        former = self._online.get(packet.stream)
-        if packet.stream not in self._online or packet.segment != self.segments.get(packet.stream):
-            self._online[packet.stream] = stream_clock(info, packet.segment, former)
-        clock = self._online[packet.stream]
-        if clock is None:
-            return
-        before = sum(clock.faults.values())
-        update = observe_packet(clock, info, packet)
-        met = sum(clock.faults.values()) - before
-        self.clock_faults[packet.stream] = self.clock_faults.get(packet.stream, 0) + met
+        name = packet.stream
+        update, fault = self._clocks.observe(packet, self.infos[name], self.segments.get(name))
         if update is not None:
-            self.clocks.apply(update)
             made = self._own(CLOCKS_STREAM, packet.t_arrival_ns, update)
-            self._clock_history.setdefault(packet.stream, deque()).append(made)
+            self._clocks.remember(name, made)
             out.append(made)
-        if clock.fault is not None:
-            data = {"stream": packet.stream, "segment": packet.segment, **asdict(clock.fault)}
+        if fault is not None:
+            data = {"stream": name, "segment": packet.segment, **asdict(fault)}
             self._event(out, packet.t_arrival_ns, "clock_fault", None, packet.t_arrival_ns, data)
-
-    def _missed(self, stream: str) -> Missed | None:
-        """What the stream's newest packet showed to be missing, where only the driver counts."""
-        clock = self._online.get(stream)
-        return clock.missed if isinstance(clock, CountedClock) else None
 
     def _cell_time_ns(self, packet: Packet) -> int:
         """Cell time of the packet's last item."""
         return self.clocks.last_cell_time_ns(self.infos[packet.stream], packet)
-
-    def _clocks_at(self, order: int) -> list[Packet]:
-        """The clock changes in force at `order`: per stream the newest one below it."""
-        below = [[made for made in history if made.order < order] for history in self._clock_history.values()]
-        return sorted((made[-1] for made in below if made), key=lambda made: made.order)
 
     def _change(self, packet: Packet, out: list[Packet]) -> bool:
         """Take a stream over in its new format, unless a weld is recorded in the old one."""
@@ -342,97 +320,66 @@ class Ingest:
         self._event(out, now_ns, "gap", None, loss.t_ns, data)
 
     def _settle_ends(self, now_ns: int, out: list[Packet]) -> None:
-        """Give up the packets that are overdue at the very end, where no later one can show that they are lost.
-
-        A stream whose items come unevenly is given as long as it ever took, and a quarter more.
-        """
-        for name, reached_ns in self._reached_ns.items():
-            if now_ns - self._last_arrival_ns[name] < max(OVERDUE_NS, 1.25 * self._longest_ns.get(name, 0)):
-                continue
-            rate_hz, n = self.infos[name].rate_hz, self._packet_items[name]
-            late_ns = self.infos[name].latency_ns + max(OVERDUE_NS, 2 * self._latest_ns[name])
-            overdue = int((now_ns - late_ns - reached_ns) * rate_hz / 1e9 / n) if rate_hz and n else 0
-            if overdue > 0:
+        """Give up the packets that are overdue at the very end, where no later one can show that they are lost."""
+        for name in self._pace:
+            info = self.infos[name]
+            overdue = self._pace.overdue(info, now_ns)
+            if overdue:
                 tracker = self.losses[name]
-                loss = tracker.settle(tracker.end_ns + round(overdue * n * 1e9 / rate_hz))
+                loss = tracker.settle(tracker.end_ns + round(overdue * 1e9 / info.rate_hz))
                 if loss is not None:
                     self._gap(name, loss, now_ns, out)
 
     # -- welds -----------------------------------------------------------------------------------------------------
 
     def _note_start(self, packet: Packet, t_ns: int) -> None:
-        """Remember where a weld may begin: where the next frame of every camera is a keyframe.
+        """Remember where a weld may begin, and the clocks since then."""
+        if packet.segment != self.segments.get(packet.stream, packet.segment):
+            self._starts.interrupted(packet.stream)
+        self._starts.note(packet, t_ns)
+        self._clocks.forget(packet.stream, self._starts.oldest_order)
 
-        That is where one camera begins a group of pictures (the others follow with their next frame), and anywhere
-        while no camera delivers.
-        """
-        if isinstance(packet.payload, VideoFrame):
-            possible = self._begins_gop(packet, t_ns)
-        else:
-            possible = all(name in self._key_due for name, info in self.infos.items() if info.modality == "video")
-        if possible:
-            self._starts.append((packet.order, t_ns))
-        horizon_ns = packet.t_arrival_ns - round((self._cell.record.pre_s + _RING_S) * 1e9)
-        while len(self._starts) > 1 and self._starts[1][1] < horizon_ns:
-            self._starts.popleft()
-        history = self._clock_history.get(packet.stream, deque())
-        while len(history) > 1 and self._starts and history[1].order < self._starts[0][0]:
-            history.popleft()
-
-    def _begins_gop(self, packet: Packet, t_ns: int) -> bool:
-        """Decide whether a frame must be coded as a keyframe; True when it is the first of all cameras to be one."""
-        name, rate_hz = packet.stream, self.infos[packet.stream].rate_hz
-        if packet.segment != self.segments.get(name, packet.segment):
-            self._key_due.add(name)
-        frames = self._frames_since_key.get(name, 0)
-        next_ns = t_ns + (round(1e9 / rate_hz) if rate_hz else 0)
-        first = self._gop_ns is None or frames >= GOP or next_ns - self._gop_ns > _GOP_NS + 1_000_000
-        if first:
-            self._gop_ns = t_ns
-            self._key_due |= {info.name for info in self.infos.values() if info.modality == "video"}
-        if name in self._key_due:
-            self._key_due.remove(name)
-            self.keyframe_order = packet.order
-            frames = 0
-        self._frames_since_key[name] = frames + 1
-        return first
-
-    def _start_at(self, t_ns: int) -> tuple[int, int]:
-        """Order and cell time of the last possible start at or before `t_ns`; the oldest if none is old enough."""
-        found = self._starts[0] if self._starts else (self._order + 1, t_ns)
-        for start in self._starts:
-            if start[1] > t_ns:
-                break
-            found = start
-        return found
-
-    def _edges(self, packet: Packet, end_ns: int) -> list[ArcEdge]:
+    def _signals(self, packet: Packet, end_ns: int) -> list[Signal]:
         payload = packet.payload
         light = frame_light(payload.pixels) if isinstance(payload, VideoFrame) else None
         self._watch.take(packet, self.clocks, light)
-        if isinstance(payload, SensorRows) and packet.stream in self._channels:
-            current, voltage = self._channels[packet.stream]
-            t_ns = self.clocks.cell_times_ns(self.infos[packet.stream], packet)
-            return self._arc.sensors(t_ns, payload.values[:, current], payload.values[:, voltage])
-        if light is not None:
-            return self._arc.light(end_ns, light)
-        if isinstance(payload, SampleBlock):
-            return self._arc.sound(end_ns, block_sound_level(payload.samples, payload.rate_hz))
-        return []
+        return self._triggers.take(packet, self.infos[packet.stream], self.clocks, end_ns, light)
 
-    def _arc_edge(self, edge: ArcEdge, now_ns: int, out: list[Packet]) -> None:
+    def _obey(self, signal: Signal, now_ns: int, out: list[Packet]) -> None:
+        if signal.kind == "begin":
+            self._begin(signal.t_ns, signal.source, now_ns, out)
+        elif signal.kind == "end":
+            self._end(signal.t_ns, signal.source, now_ns, out)
+        else:
+            self.ignored_arcs += 1
+            data = {"source": signal.source, "seconds": signal.seconds, "reason": "shorter than shortest_s"}
+            self._event(out, now_ns, "arc_ignored", None, signal.t_ns, data)
+
+    def _begin(self, t_ns: int, source: str, now_ns: int, out: list[Packet], by: str = "") -> None:
+        """Open a weld, unless one is welding or the cell is not armed; whatever is not obeyed is told."""
         weld = self.recording
-        if edge.kind == "arc_on":
-            if self.armed and (weld is None or weld.phase == "post-roll"):
-                self._open(edge.t_ns, edge.source, now_ns, out)
-        elif weld is not None and weld.phase == "welding" and weld.trigger != "manual":
-            self._close_arc(weld, edge.t_ns, edge.source, now_ns, out)
+        said = {"source": source} | ({"by": by} if by else {})
+        if weld is not None and weld.phase == "welding":
+            data = said | {"reason": "a weld is being recorded"}
+            self._event(out, now_ns, "trigger_ignored", weld.key, t_ns, data)
+        elif not self.armed and source != "manual":
+            kind = "arc_ignored" if source in SOURCES else "trigger_ignored"
+            self._event(out, now_ns, kind, None, t_ns, said | {"reason": "not armed"})
+        else:
+            self._open(t_ns, source, now_ns, out, by)
 
-    def _open(self, t_ns: int, source: str, now_ns: int, out: list[Packet]) -> None:
-        first_order, origin_ns = self._start_at(t_ns - round(self._cell.record.pre_s * 1e9))
+    def _end(self, t_ns: int, source: str, now_ns: int, out: list[Packet], by: str = "") -> None:
+        """End the weld if it was begun by the same kind of trigger: an arc inside a manual weld does not end it."""
+        weld = self.recording
+        if weld is not None and weld.phase == "welding" and ended_by(weld.trigger) == ended_by(source):
+            self._close_arc(weld, t_ns, source, now_ns, out, by)
+
+    def _open(self, t_ns: int, source: str, now_ns: int, out: list[Packet], by: str = "") -> None:
+        start_ns = t_ns - round(self._cell.record.pre_s * 1e9)
+        first_order, origin_ns = self._starts.at(start_ns) or (self._order + 1, start_ns)
         has_photos = any(info.modality == "post_images" for info in self.infos.values())
         weld = WeldMachine(
-            key=weld_key(self._utc_of(t_ns)),
+            key=self._new_key(t_ns),
             first_order=first_order,
             opened_ns=t_ns,
             arc_on_ns=t_ns,
@@ -446,29 +393,39 @@ class Ingest:
         self._watch.edge(t_ns)
         clocks = [
             {"order": made.order, "seq": made.seq, "t_arrival_ns": made.t_arrival_ns} | asdict(made.payload)
-            for made in self._clocks_at(first_order)
+            for made in self._clocks.at(first_order)
         ]
         data = {
             "first_order": first_order,
             "origin_ns": origin_ns,
             "pre_s": self._cell.record.pre_s,
             "trigger": source,
+            **({"by": by} if by else {}),
             "photos_expected": weld.photos_expected,
             "clocks": clocks,
         }
         self._event(out, now_ns, "weld_open", weld.key, t_ns, data)
         self._event(out, now_ns, "arc_on", weld.key, t_ns, {"source": source})
 
-    def _close_arc(self, weld: WeldMachine, t_ns: int, source: str, now_ns: int, out: list[Packet]) -> None:
+    def _new_key(self, t_ns: int) -> str:
+        """Key of a weld that begins at `t_ns`; two hands in one millisecond make two welds."""
+        utc_ns, known = self._utc_of(t_ns), {*self.welds, *(weld.key for weld in self._done)}
+        while (key := weld_key(utc_ns)) in known:
+            utc_ns += 1_000_000
+        return key
+
+    def _close_arc(
+        self, weld: WeldMachine, t_ns: int, source: str, now_ns: int, out: list[Packet], by: str = ""
+    ) -> None:
         weld.arc_off(t_ns)
         self._watch.edge(t_ns)
-        self._event(out, now_ns, "arc_off", weld.key, t_ns, {"source": source})
+        data = {"source": source} | ({"by": by} if by else {})
+        self._event(out, now_ns, "arc_off", weld.key, t_ns, data)
 
     def _move_on(self, now_ns: int, out: list[Packet]) -> None:
         if not self.welds:
             return
-        live = [t for name, t in self._reached_ns.items() if name not in self.lost]
-        slowest_ns = min(live) if live else 0
+        slowest_ns = self._pace.slowest_ns(without=self.lost)
         for weld in list(self.welds.values()):
             if weld.too_long(now_ns):
                 self._close_arc(weld, now_ns, "longest_s", now_ns, out)

@@ -92,6 +92,8 @@ class Marks:
         With `restart` counting begins with this packet.
         """
         with self._lock:
+            if self._map.closed:
+                return  # the weld is complete, or was let go, between the packet's coming and this
             before = None if restart else self._marks.get(stream)
             mark = Mark(
                 first_order=order if before is None else before.first_order,
@@ -109,8 +111,9 @@ class Marks:
 
     def close(self) -> None:
         """Let go of the file; it stays on disk."""
-        self._map.close()
-        self._file.close()
+        with self._lock:
+            self._map.close()
+            self._file.close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +134,7 @@ def read_marks(path: Path) -> MarksFile | None:
     try:
         data = path.read_bytes()
         header = msgspec.json.decode(data[:_HEADER_BYTES].rstrip(b"\n\0"), type=_Header)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, UnicodeDecodeError, msgspec.MsgspecError):
         return None
     if len(data) < _HEADER_BYTES + 2 * _RECORD.size * len(header.streams):
         return None

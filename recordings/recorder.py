@@ -1,16 +1,13 @@
 """The recorder: keeps a short ring of encoded packets, and writes every weld that opens from that ring on.
 
 Video is encoded always, so that a weld can begin before its trigger; overlapping welds share the encoded packets.
-`RecorderCore` does the work, synchronously; `Recorder` runs it on a thread behind a bounded queue.
+`RecorderCore` does the work, synchronously; `recorder_thread` runs it behind a bounded queue.
 """
 
 import json
 import logging
-import queue
 import shutil
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -20,20 +17,26 @@ from typing import Any, Final
 from acquisition.packet import CLOCKS_STREAM, EVENTS_STREAM, Event, Packet, Photo, StreamInfo, VideoFrame
 from recordings.cell import Cell
 from recordings.ingest import clock_snapshot
-from recordings.late_additions import add_label, add_scores
-from recordings.manifest import LabelEntry, Manifest, StreamRecord, UtcPair
+from recordings.late_additions import add_edit, add_label, add_scores
+from recordings.manifest import LabelEntry, MetadataEntry, UtcPair
+from recordings.opening import Coding, WeldHead, markers, remove_marker, write_marker
+from recordings.preroll_rebuild import rebuild_openings
+from recordings.preroll_ring import Item as RingItem
+from recordings.preroll_ring import LostItem, PrerollRing, add_loss
+from recordings.preroll_spool import PrerollSpool
 from recordings.recovery import recover
 from recordings.verdict import Score, Verdict
-from recordings.video_encoder import EncodedFrame, VideoEncoder
-from recordings.weld_folder import MANIFEST, RecordingError, WeldError
+from recordings.video_encoder import VideoEncoder
+from recordings.weld_folder import MANIFEST, TRUTH, RecordingError, WeldError
 from recordings.weld_writer import WeldWriter
 
 log = logging.getLogger(__name__)
 
-OPEN_WELDS: Final = ".open"
-"""Folder in a root that names the welds being written, so that a restart finds them without searching."""
+KEPT_WELDS: Final = 50
+"""Finalised welds that are remembered; words about older ones find their folder."""
 
-_RING_S: Final = 12.0
+_ROOM_AGAIN_S: Final = 60.0
+"""How long nothing is looked for to delete after nothing was found."""
 
 
 def utc_now() -> str:
@@ -49,15 +52,18 @@ def utc_pair() -> UtcPair:
     return UtcPair(monotonic_ns=(before + after) // 2, utc_ns=utc_ns, uncertainty_ns=(after - before) // 2 + 1)
 
 
+def run_now(act: Callable[[], None]) -> None:
+    """Do something at once; what `RecorderCore.later` is without threads."""
+    act()
+
+
 def recover_open_welds(root: Path) -> list[str]:
-    """Finish the welds that a dead capture process left open under `root`; returns one line per weld.
+    """Finish the welds that dead capture processes left open under `root`; returns one line per weld.
 
     One that cannot be finished (yet) is tried again at the next start.
     """
-    lines = []
-    marker: Path
-    for marker in sorted((root / OPEN_WELDS).glob("*")):
-        folder = root / marker.read_text(encoding="utf-8").strip()
+    lines = rebuild_openings(root)
+    for marker, folder in markers(root):
         # Without a manifest the process died before it kept anything of the weld.
         for report in recover(folder) if folder != root and (folder / MANIFEST).exists() else []:
             lost = ", ".join(f"{name} {loss['seconds']:.2f} s" for name, loss in report.losses.items())
@@ -77,17 +83,23 @@ class WeldFile:
     Attributes:
         key: Weld key.
         folder: Where it is written.
-        writer: The open writer, or None once finalised or failed.
+        writer: The open writer, or None once it is being finalised, or failed.
+        failed: The writer that failed, while packets of the weld are still to be counted.
         last_order: Last process packet, once known.
         problem: Why it failed, or None.
+        unsaved: Its manifest has changed.
+        finishing: Nothing more is written but words about it; its files are being completed.
         finalised: All files are complete.
     """
 
     key: str
     folder: Path
     writer: WeldWriter | None
+    failed: WeldWriter | None = None
     last_order: int | None = None
     problem: str | None = None
+    unsaved: bool = False
+    finishing: bool = False
     finalised: bool = False
 
 
@@ -97,6 +109,14 @@ class LabelWeld:
 
     key: str
     entry: LabelEntry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DescribeWeld:
+    """Order to the recorder: change what is said about a weld, open or not."""
+
+    key: str
+    entry: MetadataEntry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,12 +135,12 @@ class IngestedPacket:
     keyframe: bool
 
 
-Item = IngestedPacket | Score | Verdict | LabelWeld | FinishWeld
+Item = IngestedPacket | LostItem | Score | Verdict | LabelWeld | DescribeWeld | FinishWeld
 
 
 @dataclass
 class RecorderCore:
-    """Writes welds; every method runs on one thread.
+    """Writes welds; every method runs on one thread, but what it gives to `later`.
 
     Attributes:
         cell: The cell file.
@@ -131,7 +151,10 @@ class RecorderCore:
         utc: Reads a (cell clock, UTC) pair.
         welds: Welds by key.
         metadata: part, program, operator, ... for the next weld.
-        on_problem: Called with one line when something could not be kept.
+        on_problem: Called with one line when something could not be kept, from any thread.
+        later: Runs what waits long for the disk (completing a weld, adding to a finished one), one after the other.
+        spool: Keeps the pre-roll of welds that are cut off while they open, or None.
+        ring: What a weld begins with.
     """
 
     cell: Cell
@@ -143,14 +166,25 @@ class RecorderCore:
     on_problem: Callable[[str], None] = log.error
     welds: dict[str, WeldFile] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
+    later: Callable[[Callable[[], None]], None] = run_now
+    spool: PrerollSpool | None = None
     stopped_for_space: bool = False
-    _ring: deque[Packet | EncodedFrame] = field(default_factory=deque)
+    ring: PrerollRing = field(init=False)
     _encoders: dict[str, VideoEncoder] = field(default_factory=dict)
+    _told_of_ring: bool = False
+    _making_room: bool = False
+    _room_after_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Make the ring that the cell file asks for."""
+        self.ring = PrerollRing(self.cell.record, self.cell.arc)
 
     def handle(self, item: Item) -> None:
         """Take one item; trouble with one weld never reaches another."""
         if isinstance(item, IngestedPacket):
             self._packet(item.packet, item.keyframe)
+        elif isinstance(item, LostItem):
+            self._lose(item)
         elif isinstance(item, Score | Verdict):
             self._add(item.weld, lambda writer: writer.score(item), lambda folder: add_scores(folder, [item]))
         elif isinstance(item, LabelWeld):
@@ -159,6 +193,14 @@ class RecorderCore:
                 lambda writer: writer.manifest.labels.append(item.entry),
                 lambda folder: add_label(folder, item.entry),
             )
+            self._with_writer(item.key, lambda writer: writer.save_manifest())
+        elif isinstance(item, DescribeWeld):
+            self._add(
+                item.key,
+                lambda writer: writer.manifest.edits.append(item.entry),
+                lambda folder: add_edit(folder, item.entry),
+            )
+            self._with_writer(item.key, lambda writer: writer.save_manifest())
         else:
             self._finish(item)
 
@@ -167,11 +209,15 @@ class RecorderCore:
         for key, weld in list(self.welds.items()):
             if weld.writer is not None:
                 self._with_writer(key, lambda writer: writer.flush())
+            if weld.unsaved:
+                weld.unsaved = False
+                self._with_writer(key, lambda writer: writer.save_manifest())
 
     @property
-    def writers(self) -> list[WeldWriter]:
-        """Writers of the welds that still take process packets."""
-        return [w.writer for w in list(self.welds.values()) if w.writer is not None and w.last_order is None]
+    def noting(self) -> list[WeldWriter]:
+        """Writers of the welds that packets still belong to, also where the disk takes none of them any more."""
+        writers = [weld.writer or weld.failed for weld in list(self.welds.values()) if weld.last_order is None]
+        return [writer for writer in writers if writer is not None]
 
     def _packet(self, packet: Packet, keyframe: bool) -> None:
         payload = packet.payload
@@ -179,13 +225,10 @@ class RecorderCore:
             self._photo(packet, payload)
             return
         if isinstance(payload, VideoFrame):
-            items: list[Packet | EncodedFrame] = list(self._encode(packet, keyframe))
+            items: list[RingItem] = list(self._encode(packet, keyframe))
         else:
             items = [packet]
-        self._ring.extend(items)
-        horizon_ns = packet.t_arrival_ns - round((self.cell.record.pre_s + _RING_S) * 1e9)
-        while self._ring and self._ring[0].t_arrival_ns < horizon_ns:
-            self._ring.popleft()
+        self._keep(items)
         earlier = list(self.welds.values())
         if isinstance(payload, Event) and payload.kind == "weld_open" and payload.weld is not None:
             self._open(packet, payload)  # gets this packet, too, from the ring
@@ -196,7 +239,40 @@ class RecorderCore:
         if isinstance(payload, Event) and payload.weld in self.welds:
             self._note(self.welds[payload.weld], payload)
 
-    def _encode(self, packet: Packet, keyframe: bool) -> list[EncodedFrame]:
+    def _keep(self, items: list[RingItem]) -> None:
+        """Put items into the ring, and into the files that stand in for it after a kill."""
+        self.ring.add(items)
+        if self.ring.problem is not None and not self._told_of_ring:
+            self._told_of_ring = True
+            self.on_problem(self.ring.problem)
+        if self.spool is not None and not self.stopped_for_space:
+            problem = self.spool.append(items, self._head(), self.utc, self.ring.oldest_order)
+            if problem is not None:
+                self.on_problem(problem)
+
+    def _lose(self, item: LostItem) -> None:
+        """Tell the welds that lack an item that they do."""
+        self.ring.miss(item)
+        for weld in self.welds.values():
+            if weld.writer is not None and weld.last_order is None and item.stream in weld.writer.manifest.streams:
+                record = weld.writer.manifest.streams[item.stream]
+                add_loss(record.losses, item, record.info.rate_hz)
+                weld.unsaved = True
+
+    def _head(self) -> WeldHead:
+        return WeldHead(
+            cell=self.cell.name,
+            session=self.session,
+            source="simulated" if self.source == "simulated" else "live",
+            metadata=self.cell.metadata | self.metadata,
+            infos=dict(self.infos),
+            codings={
+                name: Coding(info=encoder.info, codec=encoder.codec, extradata=encoder.extradata)
+                for name, encoder in self._encoders.items()
+            },
+        )
+
+    def _encode(self, packet: Packet, keyframe: bool) -> list[RingItem]:
         encoder = self._encoders.get(packet.stream)
         assert isinstance(packet.payload, VideoFrame)
         height, width = packet.payload.pixels.shape
@@ -207,49 +283,40 @@ class RecorderCore:
             self._encoders[packet.stream] = encoder
         if keyframe:
             encoder.force_keyframe()
-        return encoder.encode(packet)
+        return [*encoder.encode(packet)]
 
     def _open(self, packet: Packet, event: Event) -> None:
         assert event.weld is not None
-        key, first_order = event.weld, int(event.data["first_order"])
-        utc = self.utc()
-        start_utc_ns = utc.utc_ns - utc.monotonic_ns + (event.t_ns or packet.t_arrival_ns)
-        day = datetime.fromtimestamp(start_utc_ns / 1e9, tz=UTC).strftime("%Y-%m-%d")
-        folder = self.root / self.cell.name / day / key
-        weld = self.welds[key] = WeldFile(key, folder, None)
-        if self.stopped_for_space:
-            weld.problem = f"not recorded: less than {self.cell.record.reserve_gb:g} GB are free at {self.root}"
-            self.on_problem(f"{key}: {weld.problem}; free some space")
-            return
-        manifest = Manifest(
-            key=key,
-            cell=self.cell.name,
-            session=self.session,
-            state="open",
-            streams={n: StreamRecord(info=i, files=[], codec="") for n, i in self.infos.items()},
-            utc=[utc],
-            first_order=first_order,
-            origin_ns=int(event.data["origin_ns"]),
-            arc_on_ns=event.t_ns,
-            metadata=self.cell.metadata | self.metadata,
-            source="simulated" if self.source == "simulated" else "live",
-        )
+        key, first_order, utc, head = event.weld, int(event.data["first_order"]), self.utc(), self._head()
+        weld = self.welds[key] = WeldFile(key, head.folder(self.root, packet, utc), None)
         try:
-            marker = self.root / OPEN_WELDS / key
-            marker.parent.mkdir(parents=True, exist_ok=True)
-            marker.write_text(str(folder.relative_to(self.root)), encoding="utf-8")
-            before = [item for item in self._ring if item.order >= first_order]
-            weld.writer = WeldWriter(folder, manifest, self._encoders, expected=before)
+            if self.stopped_for_space:
+                weld.problem = f"not recorded: less than {self.cell.record.reserve_gb:g} GB are free at {self.root}"
+                self.on_problem(f"{key}: {weld.problem}; free some space")
+                return
+            manifest = head.manifest(packet, utc)
+            before, missing = self.ring.since(first_order, head.infos)
+            for name, losses in missing.items():
+                manifest.streams[name].losses += losses
+            write_marker(self.root, key, weld.folder)
+            weld.writer = WeldWriter(weld.folder, manifest, self._encoders, expected=before)
+            if self.spool is not None:
+                received = self.spool.received_of(key)
+                weld.writer.catch_up(received.marks, received.last_order, self.ring.before(first_order))
+            self._write(key, [*clock_snapshot(event), *before])
+            self._with_writer(key, lambda writer: writer.flush())
+            self._with_writer(key, lambda writer: writer.save_manifest())
         except (OSError, RecordingError) as error:
             self._failed(weld, error)
-            return
-        self._write(key, clock_snapshot(event))
-        self._write(key, before)
-        self._with_writer(key, lambda writer: writer.flush())
-        self._with_writer(key, lambda writer: writer.save_manifest())
+        finally:
+            if self.spool is not None:
+                self.spool.opened(key)
 
     def _note(self, weld: WeldFile, event: Event) -> None:
         """Keep the manifest in step with the weld's own events."""
+        if weld.failed is not None and event.kind == "weld_close":
+            weld.last_order = int(event.data["last_order"])
+            self._let_go(weld)
         if weld.writer is None:
             return
         manifest = weld.writer.manifest
@@ -267,7 +334,7 @@ class RecorderCore:
         # To other welds, recorded now or begun later in its past, a photo is a note that accounts for its order.
         note = Event(kind="photo", weld=photo.weld_hint, data={"name": photo.name})
         noted = replace(packet, stream=EVENTS_STREAM, payload=note)
-        self._ring.append(noted)
+        self._keep([noted])
         for weld in list(self.welds.values()):
             if weld is not owner and weld.last_order is None:
                 self._write(weld.key, [noted])
@@ -284,26 +351,44 @@ class RecorderCore:
 
     def _finish(self, order: FinishWeld) -> None:
         weld = self.welds.get(order.key)
+        if weld is not None:
+            self._let_go(weld)
         if weld is None or weld.writer is None:
             return
+        writer, weld.writer, weld.finishing = weld.writer, None, True
+        self.later(lambda: self._finalise(weld, writer, order.truth))
+        finalised = [key for key, file in self.welds.items() if file.finalised]
+        for key in finalised[: max(0, len(finalised) - KEPT_WELDS)]:
+            del self.welds[key]
+
+    def _finalise(self, weld: WeldFile, writer: WeldWriter, truth: dict[str, Any] | None) -> None:
+        """Complete the files of a weld; takes long on a slow disk."""
         try:
-            if order.truth is not None:
-                (weld.folder / "truth.json").write_text(json.dumps(order.truth, indent=1), encoding="utf-8")
-            weld.writer.finalise()
-            (self.root / OPEN_WELDS / weld.key).unlink(missing_ok=True)
+            if truth is not None:
+                (weld.folder / TRUTH).write_text(json.dumps(truth, indent=1), encoding="utf-8")
+            writer.finalise()
+            remove_marker(self.root, weld.key)
+            weld.finalised = True
         except (OSError, RecordingError) as error:
+            writer.abandon()
             self._failed(weld, error)
-            return
-        weld.writer = None
-        weld.finalised = True
+        finally:
+            weld.finishing = False
 
     def check_space(self) -> None:
-        """Stop recording cleanly below the free-space reserve, and go on above it; call every second."""
+        """Stop recording cleanly below the free-space reserve, and go on above it; call every second.
+
+        Where the cell file says so, room is made before it comes to that.
+        """
         try:
             free = shutil.disk_usage(_existing(self.root)).free
         except OSError as error:
             self.on_problem(f"{self.root}: {error.strerror}; check the disk")
             return
+        due = not self._making_room and time.monotonic() >= self._room_after_s
+        if free < self.cell.record.delete_below_gb * 1e9 and due:
+            self._making_room = True
+            self.later(self._make_room)
         short = free < self.cell.record.reserve_gb * 1e9
         if short and not self.stopped_for_space:
             self.on_problem(
@@ -313,9 +398,26 @@ class RecorderCore:
             for key in [key for key, weld in self.welds.items() if weld.writer is not None]:
                 self.welds[key].problem = "ended early: disk full"
                 self._finish(FinishWeld(key=key))
+            if self.spool is not None:
+                self.spool.clear()
         self.stopped_for_space = short
 
-    def _write(self, key: str, items: Iterable[Packet | EncodedFrame]) -> None:
+    def _make_room(self) -> None:
+        from recordings.retention import make_room
+
+        lines: list[str] = []
+        try:
+            lines = make_room(self.root, self.cell.name, round(self.cell.record.delete_below_gb * 1e9))
+        except (OSError, WeldError) as error:
+            self.on_problem(f"{self.root}: no room could be made: {error}; free some space")
+        finally:
+            self._making_room = False
+        for line in lines:
+            self.on_problem(line)
+        if not lines:  # nothing may go: looking again every second would list all welds every second
+            self._room_after_s = time.monotonic() + _ROOM_AGAIN_S
+
+    def _write(self, key: str, items: Iterable[RingItem]) -> None:
         """Write items of streams that the weld knows; a device found only after its beginning is left out."""
 
         def write(writer: WeldWriter) -> None:
@@ -327,14 +429,26 @@ class RecorderCore:
         self._with_writer(key, write)
 
     def _add(self, key: str, open_weld: Callable[[WeldWriter], object], finished: Callable[[Path], object]) -> None:
-        """Add words to a weld: to its writer while it is open, to its folder once it is finished."""
+        """Add words to a weld: to its writer while it is open, to its folder once it is finished, this run's or not."""
         weld = self.welds.get(key)
-        if weld is None or not weld.finalised:
+        if weld is not None and weld.writer is not None:
             self._with_writer(key, open_weld)
-            return
+        else:
+            self.later(lambda: self._add_to_folder(key, weld, finished))
+
+    def _add_to_folder(self, key: str, weld: WeldFile | None, finished: Callable[[Path], object]) -> None:
+        # It brings a table library along, which a process that only records has no use for.
+        from recordings.catalogue import find_weld
+
         try:
-            finished(weld.folder)
-        except (OSError, WeldError) as error:
+            folder = weld.folder if weld is not None else find_weld(self.root, key)
+            if folder is None:
+                self.on_problem(f"weld {key}: is not under {self.root}; name a weld that is listed")
+            elif weld is None or weld.finalised:
+                finished(folder)
+            else:
+                self.on_problem(f"weld {key}: {weld.problem or 'is not finished'}; nothing was added, recover it first")
+        except (OSError, WeldError, RecordingError) as error:
             self.on_problem(f"weld {key}: {error}; its recording is unchanged")
 
     def _with_writer(self, key: str, act: Callable[[WeldWriter], object]) -> None:
@@ -349,98 +463,18 @@ class RecorderCore:
     def _failed(self, weld: WeldFile, error: Exception) -> None:
         weld.problem = str(error)
         if weld.writer is not None:
-            weld.writer.abandon()
-        weld.writer = None
+            weld.writer.stop()
+        # What comes until the weld closes is lost, too: it is still counted.
+        weld.failed, weld.writer = weld.writer, None
+        if weld.last_order is not None:
+            self._let_go(weld)
         self.on_problem(f"weld {weld.key}: {error}")
 
-
-class Recorder:
-    """Runs a `RecorderCore` on a thread named `recorder`; the ingest thread never waits for the disk.
-
-    Attributes:
-        core: The core; read its `welds` from other threads, change nothing.
-        overrun: Device packets that found the queue full and were not recorded, per stream.
-    """
-
-    LIMIT_BYTES: Final = 512 * 2**20
-
-    def __init__(self, core: RecorderCore) -> None:
-        """Start the thread."""
-        self.core = core
-        self.overrun: dict[str, int] = {}
-        self._key_due: set[str] = set()
-        self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
-        self._bytes = 0
-        self._taken = 0
-        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
-        self._thread.start()
-
-    @property
-    def buffered_bytes(self) -> int:
-        """Bytes waiting between ingest and disk."""
-        return max(0, self._bytes - self._taken)
-
-    def put(self, item: Item) -> None:
-        """Hand over an item; a device packet that finds the buffer full is dropped and counted."""
-        if isinstance(item, IngestedPacket):
-            size = _size(item.packet)
-            name = item.packet.stream
-            # What was decided is small, and without it no weld would open or close: it is never dropped.
-            if self.buffered_bytes + size > self.LIMIT_BYTES and name not in (CLOCKS_STREAM, EVENTS_STREAM):
-                if item.keyframe:
-                    self._key_due.add(name)
-                if name not in self.overrun:
-                    self.core.on_problem(f"{name}: the disk is too slow, packets are not recorded; use a faster disk")
-                self.overrun[name] = self.overrun.get(name, 0) + 1
-                return
-            if name in self._key_due:
-                self._key_due.remove(name)
-                item = replace(item, keyframe=True)
-            for writer in self.core.writers:
-                if item.packet.stream in writer.manifest.streams:
-                    writer.received(item.packet)
-            self._bytes += size
-        self._queue.put(item)
-
-    def _run(self) -> None:
-        last_flush = last_space = time.monotonic()
-        while True:
-            try:
-                item = self._queue.get(timeout=0.1)
-            except queue.Empty:
-                pass
-            else:
-                if item is None:
-                    return
-                try:
-                    self.core.handle(item)
-                except Exception as error:
-                    log.exception("the recorder failed on %s", type(item).__name__)
-                    self.core.on_problem(f"recorder: {type(error).__name__}: {error}; see the log")
-                if isinstance(item, IngestedPacket):
-                    self._taken += _size(item.packet)
-            now = time.monotonic()
-            if now - last_flush > 0.2:
-                last_flush = now
-                self.core.flush()
-            if now - last_space > 1.0:
-                last_space = now
-                self.core.check_space()
-
-    def close(self, timeout_s: float = 30.0) -> bool:
-        """Write what is queued and end; False when the disk did not keep up within `timeout_s`."""
-        self._queue.put(None)
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
-
-
-def _size(packet: Packet) -> int:
-    payload = packet.payload
-    if isinstance(payload, VideoFrame):
-        return payload.pixels.nbytes
-    if isinstance(payload, Photo):
-        return len(payload.data)
-    return 1024
+    def _let_go(self, weld: WeldFile) -> None:
+        """Leave a weld that failed to recovery."""
+        if weld.failed is not None:
+            weld.failed.abandon()
+            weld.failed = None
 
 
 def _existing(path: Path) -> Path:

@@ -52,23 +52,24 @@ class ResyncedReader(WeldReader):
         self.fits = {name: _fit(recorded[name], packets) for name, packets in stubs.items()}
         self._times = {name: self._retimed(recorded[name], packets) for name, packets in stubs.items()}
 
-    def packets(self, *, video: bool = True) -> Iterator[Packet]:
-        """Give every packet of the weld by `order`, with fitted clocks in the place of the recorded ones.
+    def placed(self, *, video: bool = True, since: int | None = None) -> Iterator[tuple[int, Packet]]:
+        """Give every packet of the weld with its place, with fitted clocks in the place of the recorded ones.
 
         Args:
             video: Decode the video; without it its packets are left out.
+            since: Begin at this place.
 
         Raises:
             WeldError: A file is damaged, or a finished weld lacks items that its tables list.
         """
-        for packet in super().packets(video=video):
+        for place, packet in super().placed(video=video, since=since):
             payload = packet.payload
             if isinstance(payload, ClockUpdate):
-                yield replace(packet, payload=self._fitted(packet.order, payload))
+                yield place, replace(packet, payload=self._fitted(packet.order, payload))
             elif isinstance(payload, Event):
-                yield replace(packet, payload=self._moved(payload))
+                yield place, replace(packet, payload=self._moved(payload))
             else:
-                yield packet
+                yield place, packet
 
     def _fitted(self, order: int, update: ClockUpdate) -> ClockUpdate:
         """Return the fitted clock for the packets that a change recorded at `order` was made for."""

@@ -85,6 +85,7 @@ class WeldStatus:
         photos_expected: Photos waited for.
         present: Modalities recorded without being lost for most of the weld.
         problem: What went wrong in one line, or None.
+        trigger: What began it: `current`, `light`, `sound`, `manual`, `external`..., or `""` where that is not known.
     """
 
     key: str
@@ -99,6 +100,7 @@ class WeldStatus:
     photos_expected: int
     present: tuple[str, ...]
     problem: str | None
+    trigger: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +151,10 @@ class ReplayStatus:
         a_s: Beginning of the range that is played, or None for the weld's.
         b_s: End of the range that is played, or None for the weld's.
         waiting: It waits for a reader that is behind; nothing is dropped.
+        origin_ns: Cell time of position 0.
+        gaps: Located losses of the whole weld (the first 50).
+        ticks: Marks, photos, streams lost and back of the whole weld: cell time, kind of event, note or stream (the
+            first 100).
     """
 
     position_s: float
@@ -159,6 +165,9 @@ class ReplayStatus:
     a_s: float | None = None
     b_s: float | None = None
     waiting: bool = False
+    origin_ns: int = 0
+    gaps: list[Gap] = field(default_factory=list)
+    ticks: list[tuple[int, str, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,6 +187,7 @@ class CellStatus:
         write_buffer_bytes: Bytes waiting for the disk.
         disk_free_bytes: Free space where recordings go.
         disk_left_s: Recording time left at the rate of the last minutes (smoothed), or None.
+        pre_s: Pre-roll that the cell file asks for.
         ring_s: How far back a weld could begin now.
         ring_bytes: Encoded bytes held for that.
         ring_limit_bytes: Most that may be held.
@@ -205,6 +215,7 @@ class CellStatus:
     disk_free_bytes: int
     disk_left_s: float | None
     streams: list[StreamStatus]
+    pre_s: float = 0.0
     ring_s: float = 0.0
     ring_bytes: int = 0
     ring_limit_bytes: int = 0
@@ -231,7 +242,7 @@ COMMANDS: Final[dict[str, str]] = {
     "acknowledge": "data number: acknowledge an alarm (0 = all)",
     "inject": "data fault: disturb the simulated cell",
     "replay": "data playing: bool, speed, seek_s: float, step: int frames, loop: bool, range: [a_s, b_s] or null",
-    "progress": "data reader, order: how far a reader of a replay has come, so that it waits for the slowest",
+    "progress": "data reader, order, seek: how far a reader of a replay has come, so that it waits for the slowest",
     "shutdown": "finish what is open and end the capture process",
     "status": "answers with the cell's name and its recordings root",
     "detector": "data: a DetectorStatus (sent by the detector, twice a second)",

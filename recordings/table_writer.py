@@ -1,6 +1,6 @@
 """A table that grows while it is recorded: an Arrow IPC stream, unbuffered, readable up to its last whole batch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,7 +47,22 @@ class TableWriter:
         for row in rows:
             for name, column in self._columns.items():
                 column.append(row.get(name))
-        self.buffered_rows += len(rows)
+        self._added(len(rows), now_ns)
+
+    def extend(self, columns: Mapping[str, Sequence[Any]], *, now_ns: int) -> None:
+        """Add the rows of one packet as `append` does, given by column; every column is there, all of one length.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        rows = 0
+        for name, column in self._columns.items():
+            column.extend(columns[name])
+            rows = len(columns[name])
+        self._added(rows, now_ns)
+
+    def _added(self, rows: int, now_ns: int) -> None:
+        self.buffered_rows += rows
         if self._oldest_ns is None:
             self._oldest_ns = now_ns
         if self._stream is None or now_ns - self._oldest_ns >= self._flush_ns:
@@ -90,16 +105,35 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
     """
     if path.suffix == ".parquet":
         return _believable(_completed(pa.parquet.read_table(path, partitioning=None), schema).cast(schema))
-    tables = []
+    batches: list[pa.RecordBatch] = []
     try:
         with pa.OSFile(str(path), "rb") as source, pa.ipc.open_stream(source) as stream:
             while True:
-                batch = stream.read_next_batch()
-                tables.append(_believable(_completed(pa.Table.from_batches([batch]), schema)))
+                batches.append(stream.read_next_batch())
     except (StopIteration, OSError, pa.ArrowException):
         # A killed recorder leaves a stream without an end, or with half a batch: what came before it is whole.
         pass
-    return pa.concat_tables([schema.empty_table(), *(table for table in tables if table.schema.equals(schema))])
+    return _up_to_damage(batches, schema)
+
+
+def _up_to_damage(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
+    """Put batches together: all of them, or where one cannot be believed those before it."""
+    if not batches:
+        return schema.empty_table()
+    try:
+        table = _believable(_completed(pa.Table.from_batches(batches), schema))
+    except pa.ArrowException:
+        sound = next((n for n, batch in enumerate(batches) if not _sound(batch)), len(batches) - 1)
+        return _up_to_damage(batches[:sound], schema)
+    return table if table.schema.equals(schema) else schema.empty_table()
+
+
+def _sound(batch: pa.RecordBatch) -> bool:
+    try:
+        _believable(pa.Table.from_batches([batch]))
+    except pa.ArrowException:
+        return False
+    return True
 
 
 def _believable(table: pa.Table) -> pa.Table:

@@ -101,9 +101,11 @@ def _verify_one(folder: Path, deep: bool, open_weld: Callable[[Path], WeldReader
 
 
 def _digests(folder: Path, manifest: Manifest) -> list[str]:
-    problems = []
+    problems = [f"{folder / name}: an addition to it was cut off; recover the weld" for name in manifest.replacing]
     for name, expected in manifest.files.items():
         path = member(folder, name)
+        if name in manifest.replacing:
+            continue
         if not path.exists():
             problems.append(f"{path}: is missing; restore it from a copy")
         elif (found := digest(path)) != expected:
@@ -116,33 +118,30 @@ def _digests(folder: Path, manifest: Manifest) -> list[str]:
 
 def _tables(folder: Path, manifest: Manifest) -> list[str]:
     """Check counts and that order, arrival and file time only ever increase."""
-    problems = []
-    columns = table_columns(manifest)
+    problems, tables = list[str](), dict[str, pa.Table]()
+    for stem, columns in table_columns(manifest).items():
+        try:
+            tables[stem] = weld_table(folder, stem, columns, manifest)
+        except (OSError, pa.ArrowException, ValueError) as error:
+            problems.append(f"{folder / stem}.parquet: {str(error).splitlines()[0]}; restore it from a copy")
     for name, record in manifest.streams.items():
         stem = stream_table(record.info)[0]
-        try:
-            table = weld_table(folder, stem, columns[stem], manifest)
-        except (OSError, pa.ArrowException, ValueError) as error:
-            line = str(error).splitlines()[0]
-            problems.append(f"{folder / stem}.parquet: {line}; restore it from a copy")
+        if stem not in tables:
             continue
+        table = tables[stem]
         problems += [f"{folder / stem}: {line}" for line in _disorder(table, record.info)]
         items = recorded_items(record.info, table)
         if manifest.state != "open" and items != record.items:
             problems.append(f"{folder}: {name} holds {items} items, but the manifest says {record.items}")
-    return problems + _photos(folder, manifest)
+    return problems + _photos(folder, manifest, tables.get(EVENTS_STREAM, EVENTS.empty_table()))
 
 
-def _photos(folder: Path, manifest: Manifest) -> list[str]:
+def _photos(folder: Path, manifest: Manifest, events: pa.Table) -> list[str]:
     """Check that the photos that the weld was given are there."""
     records = [record for record in manifest.streams.values() if record.info.modality == "post_images"]
-    try:
-        events = weld_table(folder, EVENTS_STREAM, EVENTS, manifest).to_pylist()
-    except (OSError, pa.ArrowException, ValueError) as error:
-        return [f"{folder / EVENTS_STREAM}.parquet: {str(error).splitlines()[0]}; restore it from a copy"]
     given = [
         msgspec.json.decode(row["data"]).get("received", 0)
-        for row in events
+        for row in events.to_pylist()
         if row["kind"] == "photos_done" and row["weld"] == manifest.key
     ]
     kept = sum(record.items for record in records)

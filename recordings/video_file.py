@@ -22,6 +22,7 @@ VIDEO_FORMATS: Final = "mov,mp4,avi,matroska,webm,h264,mjpeg,mpeg"
 """Containers that a weld may hold; anything else, a playlist say, could make FFmpeg open other files."""
 
 _EXPAND: Final = np.clip(np.rint((np.arange(256) - 16) * (255 / 219)), 0, 255).astype(np.uint8)
+_EXPAND_TABLE: Final = _EXPAND.tobytes()
 
 
 def open_media(path: Path, formats: str, file: io.RawIOBase | None = None) -> InputContainer:
@@ -32,7 +33,7 @@ def open_media(path: Path, formats: str, file: io.RawIOBase | None = None) -> In
     """
     options = {"format_whitelist": formats, "protocol_whitelist": "file"}
     try:
-        return av.open(str(path) if file is None else file, "r", options=options)
+        return av.open(str(path) if file is None else file, "r", options=options, metadata_errors="replace")
     except (OSError, av.FFmpegError) as error:
         cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise WeldError(f"{path}: {cause}; recover the weld or restore the file from a copy") from error
@@ -97,28 +98,69 @@ def whole_packets(path: Path, container: InputContainer) -> "Iterator[av.Packet[
         return  # the end of a cut-off file; the caller counts what came
 
 
-def decode_luma(path: Path, info: StreamInfo, *, limited_range: bool) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
+def decode_luma(
+    path: Path, info: StreamInfo, *, limited_range: bool, start_us: int | None = None
+) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
     """Decode a video and give (pts in microseconds, luma `(height, width)` uint8 in full range) per frame.
 
     The luma plane is taken as it is; no scaler gets a chance to change its range.
 
+    Args:
+        path: The file.
+        info: The stream that it holds.
+        limited_range: Luma is coded 16-235.
+        start_us: Give only frames from this time on. Decoding begins at the keyframe before it where the file leads
+            there, else at its start; the frames are the same.
+
     Raises:
         WeldError: It cannot be opened, or has no 8-bit luma of the stream's size.
     """
+    if start_us is not None and not _leads_to(path, start_us):
+        for pts_us, pixels in decode_luma(path, info, limited_range=limited_range):
+            if pts_us >= start_us:
+                yield pts_us, pixels
+        return
     with open_video(path) as container:
-        if not container.streams.video:
-            raise WeldError(f"{path}: holds no video; restore the file from a copy")
-        stream = container.streams.video[0]
+        stream = container.streams.video[0] if container.streams.video else None
+        if stream is None or stream.codec_context is None:
+            raise WeldError(f"{path}: holds no video that can be decoded; restore the file from a copy")
         context, to_us = stream.codec_context, (stream.time_base or TIME_BASE) / TIME_BASE
         context.thread_type = "AUTO"
+        # An AVI holds no presentation times; the one that FFmpeg gives H.264 in it is that of the frame after.
+        late = container.format.name == "avi" and context.name == "h264"
+        if start_us is not None:
+            container.seek(round(start_us / to_us), stream=stream)
         for packet in _with_end(whole_packets(path, container)):
             try:
                 frames = context.decode(packet)
             except av.InvalidDataError:
                 continue
             for frame in frames:
-                luma = _luma(path, frame, info)
-                yield round((frame.pts or 0) * to_us), _EXPAND[luma] if limited_range else luma
+                pts_us = round((frame.dts if late and frame.dts is not None else frame.pts or 0) * to_us)
+                if start_us is None or pts_us >= start_us:
+                    luma = _luma(path, frame, info)
+                    yield pts_us, expanded(luma) if limited_range else luma
+
+
+def _leads_to(path: Path, start_us: int) -> bool:
+    """Tell whether the file's index leads to a keyframe at or before a time, from which on frames come in order."""
+    with open_video(path) as container:
+        stream = container.streams.video[0] if container.streams.video else None
+        if stream is None or stream.codec_context is None or stream.codec_context.has_b_frames:
+            return False
+        to_us = (stream.time_base or TIME_BASE) / TIME_BASE
+        try:
+            container.seek(round(start_us / to_us), stream=stream)
+            first = next(container.demux(stream), None)
+        except av.FFmpegError:
+            return False
+        return first is not None and first.is_keyframe and first.pts is not None and first.pts * to_us <= start_us
+
+
+def expanded(luma: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return luma coded 16-235, `(height, width)` uint8, in full range."""
+    # Three times as fast as indexing a table by the picture.
+    return np.frombuffer(bytearray(luma.data).translate(_EXPAND_TABLE), np.uint8).reshape(luma.shape)
 
 
 def _with_end(packets: "Iterator[av.Packet[VideoStream]]") -> "Iterator[av.Packet[VideoStream] | None]":

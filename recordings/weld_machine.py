@@ -14,7 +14,7 @@ class WeldMachine:
         key: Weld key.
         first_order: First packet of the weld.
         opened_ns: Cell time of the (back-dated) trigger.
-        trigger: What started it (`current`, `light`, `sound`, `manual`).
+        trigger: What started it (`current`, `light`, `sound`, `external`, `manual`).
         post_s: T2.
         longest_s: The weld is closed after this long at most.
         photos_expected: Photos to wait for.

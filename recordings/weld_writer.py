@@ -2,10 +2,11 @@
 
 import contextlib
 import os
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import av
 import pyarrow as pa
@@ -19,17 +20,18 @@ from acquisition.packet import (
     Photo,
     SampleBlock,
     SensorRows,
+    StreamInfo,
     VideoFrame,
     item_range,
 )
 from recordings.audio_writer import AudioWriter
-from recordings.columns import clock_row, event_row, packet_row, photo_row, score_row, sensor_rows
+from recordings.columns import clock_row, event_row, packet_row, photo_row, score_row, sensor_lists
 from recordings.finishing import SCORES_TABLE, finish, stream_table, table_columns
 from recordings.manifest import Manifest, StreamRecord
-from recordings.marks import Marks
+from recordings.marks import Mark, Marks
 from recordings.table_writer import TableWriter, read_table
 from recordings.verdict import Score, Verdict
-from recordings.video_encoder import CODEC, CODEC_LOSSLESS, EncodedFrame, VideoEncoder
+from recordings.video_encoder import CODEC, CODEC_LOSSLESS, EncodedFrame
 from recordings.video_writer import VideoWriter
 from recordings.weld_folder import MANIFEST, MARKS, RecordingError, force_to_disk, store_manifest, store_photo
 
@@ -37,6 +39,23 @@ POWER_CUT_S: Final = 2.5
 """What a power cut may cost: the time between forced writes plus what is still in memory."""
 
 SYNC_S: Final = 2.0
+
+
+class Coded(Protocol):
+    """How a video stream is encoded; a `VideoEncoder`, or what is remembered of one."""
+
+    @property
+    def info(self) -> StreamInfo:
+        """The stream, in the size that is encoded."""
+
+    @property
+    def codec(self) -> str:
+        """`StreamRecord.codec`."""
+
+    @property
+    def extradata(self) -> bytes:
+        """The parameter sets, for the head of a file."""
+
 
 _CODECS: Final = {"video": CODEC, "audio": "flac", "sensors": "arrow", "post_images": "files"}
 
@@ -53,7 +72,7 @@ class WeldWriter:
         self,
         folder: Path,
         manifest: Manifest,
-        encoders: Mapping[str, VideoEncoder],
+        encoders: Mapping[str, Coded],
         *,
         flush_s: float = 0.25,
         expected: Sequence[Packet | EncodedFrame] = (),
@@ -81,10 +100,12 @@ class WeldWriter:
         self._media: dict[str, VideoWriter | AudioWriter] = {}
         self._last_order: dict[str, int] = {}
         self._error: RecordingError | None = None
-        self._noted_by_ingest: set[str] = set()
+        self._noted: dict[str, tuple[int, int, int]] = {}
+        self._note_lock = threading.Lock()
         self._closed_order: int | None = None
         self._now_ns = 0
         self._synced_s = time.monotonic()
+        self._named = False
         if (folder / MANIFEST).exists():
             raise RecordingError(f"{folder}: already holds a weld; give this one another key")
         with self._guard(folder):
@@ -126,25 +147,69 @@ class WeldWriter:
         event = packet.payload
         if isinstance(event, Event) and event.kind == "weld_close" and event.weld == self.manifest.key:
             self._closed_order = int(event.data["last_order"])
-        if self._closed_order is not None and packet.order > self._closed_order:
+        late = self._closed_order is not None and packet.order > self._closed_order
+        if late and not isinstance(event, Photo):
             return  # not this weld's; the ingest thread is ahead of the writing one, which has yet to see the close
-        first = packet.stream not in self._noted_by_ingest
-        self._noted_by_ingest.add(packet.stream)
-        self._note(packet, restart=first)
+        self._note(packet)
 
-    def _note(self, item: Packet | EncodedFrame, *, restart: bool = False) -> None:
+    def catch_up(
+        self, marks: Mapping[str, Mark | None], last_order: int | None, before: Iterable[Packet | EncodedFrame]
+    ) -> None:
+        """Note what had been received before `received` could be told: it may wait for the disk, or be lost.
+
+        Args:
+            marks: The last item received of every stream, of this weld or not.
+            last_order: The weld's last packet, if it has closed meanwhile.
+            before: Items from before the weld, in order: what came after a stream's last one is the weld's.
+        """
+        self._closed_order = last_order if self._closed_order is None else self._closed_order
+        last = {item.stream: item for item in before}
+        streams = self.manifest.streams
+        for name, mark in marks.items():
+            # A photo that has come since the weld began is another's.
+            if mark is None or name not in streams or streams[name].info.modality == "post_images":
+                continue
+            if mark.last_order < self.manifest.first_order:
+                continue
+            with self._note_lock:
+                noted = self._noted.get(name)
+                if noted is None and name in last:
+                    noted = (last[name].order, last[name].segment, _item_after(last[name]))
+                if noted is None and mark.first_order >= self.manifest.first_order:
+                    noted = (mark.first_order - 1, mark.segment, mark.item - mark.items)
+                # Otherwise nobody knows how much of what was received is the weld's.
+                if noted is not None and mark.last_order > noted[0]:
+                    items = mark.item - noted[2] if noted[1] == mark.segment else mark.item
+                    self._mark(name, mark.last_order, mark.segment, mark.seq, mark.item, mark.arrival_ns, items)
+
+    def _note(self, item: Packet | EncodedFrame) -> None:
         if item.stream not in self.manifest.streams:
             return
         first, items = item_range(item) if isinstance(item, Packet) else (item.seq, 1)
+        with self._note_lock:
+            if item.order > self._noted.get(item.stream, (-1,))[0]:
+                after = first + items
+                self._mark(item.stream, item.order, item.segment, item.seq, after, item.t_arrival_ns, items)
+
+    def _mark(
+        self,
+        stream: str,
+        order: int,
+        segment: int,
+        seq: int,
+        item: int,
+        arrival_ns: int,
+        items: int,
+    ) -> None:
+        self._noted[stream] = (order, segment, item)
         self._marks.note(
-            item.stream,
-            order=item.order,
-            segment=item.segment,
-            seq=item.seq,
-            item=first + items,
-            arrival_ns=item.t_arrival_ns,
+            stream,
+            order=order,
+            segment=segment,
+            seq=seq,
+            item=item,
+            arrival_ns=arrival_ns,
             items=items,
-            restart=restart,
         )
 
     def write(self, item: Packet | EncodedFrame) -> None:
@@ -154,8 +219,7 @@ class WeldWriter:
             RecordingError: The disk is full or gone, the stream is not one of this weld, the item does not fit it, or
                 its `order` does not increase.
         """
-        if item.stream not in self._noted_by_ingest:
-            self._note(item)
+        self._note(item)
         self._now_ns = max(self._now_ns, item.t_arrival_ns)
         if isinstance(item, Packet) and isinstance(item.payload, ClockUpdate):
             with self._guard(self.folder / CLOCKS_STREAM):
@@ -214,11 +278,12 @@ class WeldWriter:
                     f"{self.folder}: {item.stream} rows of shape {item.payload.values.shape} do not fit its "
                     f"{len(info.channels)} channels; correct the cell file"
                 )
-            table.append(*sensor_rows(item, item.payload, info.channels), now_ns=self._now_ns)
+            table.extend(sensor_lists(item, item.payload, info.channels), now_ns=self._now_ns)
         elif isinstance(item.payload, Photo):
             photo = item.payload
             file = store_photo(self.folder, photo)
             table.append(photo_row(item, photo, file), now_ns=self._now_ns)
+            table.flush()  # the photo itself is on the disk; without its row it would be lost
         elif isinstance(item.payload, VideoFrame):
             raise RecordingError(f"{self.folder}: {item.stream} got a raw frame; pass it through its VideoEncoder")
 
@@ -262,7 +327,9 @@ class WeldWriter:
                 for writer in [*self._tables.values(), *self._media.values()]:
                     if writer.path.exists():
                         force_to_disk(writer.path)
-                force_to_disk(self.folder)
+                for folder in [self.folder] if self._named else [self.folder, *self.folder.parents[:3]]:
+                    force_to_disk(folder)
+                self._named = True
                 self._synced_s = time.monotonic()
 
     def finalise(self) -> Manifest:
@@ -288,13 +355,17 @@ class WeldWriter:
         self._error = RecordingError(f"{self.folder}: the weld is finalised and takes no more packets")
         return self.manifest
 
-    def abandon(self) -> None:
-        """Let go of every file and leave the weld open, as a kill would; for use after a `RecordingError`."""
+    def stop(self) -> None:
+        """Close what is written, and go on counting what is `received`; for use after a `RecordingError`."""
         for writer in [*self._media.values(), *self._tables.values()]:
             with contextlib.suppress(OSError, av.FFmpegError, pa.ArrowException):
                 writer.close()
-        self._marks.close()
         self._error = self._error or RecordingError(f"{self.folder}: the weld was abandoned; recover it")
+
+    def abandon(self) -> None:
+        """Let go of every file and leave the weld open, as a kill would."""
+        self.stop()
+        self._marks.close()
 
     def _table(self, stem: str) -> TableWriter:
         if stem not in self._tables:
@@ -317,6 +388,12 @@ class WeldWriter:
             writer = AudioWriter(self.folder / f"{record.info.name}.flac", record.info)
             self._media[record.info.name] = writer
         return writer
+
+
+def _item_after(item: Packet | EncodedFrame) -> int:
+    """Return the number of the item after a packet or frame."""
+    first, items = item_range(item) if isinstance(item, Packet) else (item.seq, 1)
+    return first + items
 
 
 def _files(name: str, record: StreamRecord) -> list[str]:

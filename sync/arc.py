@@ -4,6 +4,7 @@ Online (`ArcDetector`) while capturing, offline (`arc_edges_*`) per modality ove
 gate. An edge is back-dated: arc-on to the first sample with an arc, arc-off to the last.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
@@ -11,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 Source: TypeAlias = Literal["current", "light", "sound"]
+SOURCES: Final[tuple[Source, ...]] = ("current", "light", "sound")
+"""What may show the arc, best first."""
 EdgeKind: TypeAlias = Literal["arc_on", "arc_off"]
 Int64s: TypeAlias = npt.NDArray[np.int64]
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -146,19 +149,24 @@ class ArcDetector:
     has been silent for a second of stream time. Owned by the ingest thread.
 
     Attributes:
+        sources: What may show the arc, best first; whatever else is pushed says nothing.
         burning: The state decided last.
+        seen_ns: Cell time of the last sample with an arc, of the source that decided last.
     """
 
-    def __init__(self, config: ArcConfig) -> None:
+    def __init__(self, config: ArcConfig, sources: Collection[Source] = SOURCES) -> None:
         self.config = config
+        self.sources = tuple(source for source in SOURCES if source in sources)
         self.burning = False
+        self.seen_ns = 0
         self._edge_ns = 0
         self._begun_ns: int | None = None
-        self._watches = (
-            _Watch("current", _Gate(config)),
-            _Watch("light", _Gate(config, dip_ns=100_000_000), _Level(config.light_contrast, 0.1)),
-            _Watch("sound", _Gate(config, dip_ns=100_000_000), _Level(config.sound_contrast_db, 0.5)),
-        )
+        watches = {
+            "current": _Watch("current", _Gate(config)),
+            "light": _Watch("light", _Gate(config, dip_ns=100_000_000), _Level(config.light_contrast, 0.1)),
+            "sound": _Watch("sound", _Gate(config, dip_ns=100_000_000), _Level(config.sound_contrast_db, 0.5)),
+        }
+        self._watches = {source: watches[source] for source in self.sources}
 
     def sensors(self, t_ns: Int64s, current_a: Floats, voltage_v: Floats | None) -> list[ArcEdge]:
         """Take sensor rows, `(n,)` each; rows with saturated values neither start nor end an arc.
@@ -171,24 +179,27 @@ class ArcDetector:
         usable, arc = arc_rows(current_a, voltage_v, self.config)
         edges: list[ArcEdge] = []
         for t, ok, burns in zip(t_ns.tolist(), usable.tolist(), arc.tolist(), strict=True):
-            edges += self._decide(0, t, burns if ok else None)
+            edges += self._decide("current", t, burns if ok else None)
         return edges
 
     def light(self, t_ns: int, level: float) -> list[ArcEdge]:
         """Take the `frame_light` of one frame."""
-        return self._hear(1, t_ns, level)
+        return self._hear("light", t_ns, level)
 
     def sound(self, t_ns: int, level_db: float) -> list[ArcEdge]:
         """Take the `block_sound_level` of one block, at its end."""
-        return self._hear(2, t_ns, level_db)
+        return self._hear("sound", t_ns, level_db)
 
-    def _hear(self, rank: int, t_ns: int, value: float) -> list[ArcEdge]:
-        watch = self._watches[rank]
-        assert watch.level is not None
-        return self._decide(rank, t_ns, watch.level.above(t_ns, value, watch.gate.burning or self.burning))
+    def _hear(self, source: Source, t_ns: int, value: float) -> list[ArcEdge]:
+        watch = self._watches.get(source)
+        if watch is None or watch.level is None:
+            return []
+        return self._decide(source, t_ns, watch.level.above(t_ns, value, watch.gate.burning or self.burning))
 
-    def _decide(self, rank: int, t_ns: int, arc: bool | None) -> list[ArcEdge]:
-        watch = self._watches[rank]
+    def _decide(self, source: Source, t_ns: int, arc: bool | None) -> list[ArcEdge]:
+        watch = self._watches.get(source)
+        if watch is None:
+            return []
         if self._begun_ns is None:
             self._begun_ns = t_ns
         if watch.seen_ns is not None and t_ns - watch.seen_ns > _SILENT_NS:
@@ -196,8 +207,13 @@ class ArcDetector:
         watch.seen_ns = t_ns
         if arc is not None:
             watch.gate.push(t_ns, arc)
-        better = (self._begun_ns if w.seen_ns is None else w.seen_ns for w in self._watches[:rank])
-        if watch.gate.burning == self.burning or any(t_ns - seen_ns < _SILENT_NS for seen_ns in better):
+        rank = self.sources.index(source)
+        better = (self._watches[one].seen_ns for one in self.sources[:rank])
+        if any(t_ns - (self._begun_ns if seen_ns is None else seen_ns) < _SILENT_NS for seen_ns in better):
+            return []
+        if arc:
+            self.seen_ns = t_ns
+        if watch.gate.burning == self.burning:
             return []
         self.burning = watch.gate.burning
         self._edge_ns = max(watch.gate.changed_ns, self._edge_ns)

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 from acquisition.driver import Driver
@@ -20,6 +21,7 @@ from acquisition.simulated.outlet import Outlet
 from acquisition.simulated.plan import WeldPlan, plan_truth, plan_weld
 from acquisition.simulated.seeds import generator
 from acquisition.simulated.take import Take, stream_infos
+from acquisition.simulated.tally import Tally
 from acquisition.simulated.truth import Ledger, device_truth, times_truth
 
 DEVICE_OF: Final[dict[Modality, str]] = {modality: device for device, modality in DEVICES.items()}
@@ -33,6 +35,7 @@ class SimulatedCell:
         config: Its settings.
         clocks: Its device clocks.
         start_ns: Cell-clock time of world time 0, or None before the first driver was opened.
+        tally: Notes what the live drivers handed over, where the settings ask for it.
     """
 
     def __init__(self, config: SimulationConfig, start_ns: int | None = None) -> None:
@@ -45,6 +48,7 @@ class SimulatedCell:
         self.config = config
         self.clocks = draw_clocks(config)
         self.start_ns = start_ns
+        self.tally: Tally | None = None
         self._plans: list[WeldPlan] = []
         self._starts_s: list[float] = [0.0]
         self._takes: dict[int, Take] = {}
@@ -206,6 +210,8 @@ class SimulatedCell:
         """Take part in the world; the first one starts the thread that renders ahead."""
         with self._lock:
             self._users += 1
+            if self.config.tally and self.tally is None:
+                self.tally = Tally(Path(self.config.tally))
             if self._ahead is None:
                 self._ahead = threading.Thread(target=self._render_ahead, name="simulated-cell", daemon=True)
                 self._ahead.start()
@@ -215,6 +221,9 @@ class SimulatedCell:
         with self._lock:
             self._users -= 1
             thread = self._ahead if self._users == 0 else None
+            if self._users == 0 and self.tally is not None:
+                self.tally.close()
+                self.tally = None
             if thread is not None:
                 self._ahead = None
                 self._wake.notify_all()

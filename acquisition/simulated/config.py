@@ -40,6 +40,7 @@ class SimulationConfig:
         voltage_v: Arc voltage, or None to draw.
         recipe_pool: Half of the recipe space that sessions draw from: `train` and `test` share no recipe.
         faults: Device faults that are drawn for each session and weld: `none`, `all` or some of `DRAWN_FAULTS`.
+        tally: File that notes what the live drivers handed over (`acquisition.simulated.tally`); empty for none.
     """
 
     seed: int = 1
@@ -80,6 +81,7 @@ class SimulationConfig:
     voltage_v: float | None = None
     recipe_pool: RecipePool = "all"
     faults: str = "none"
+    tally: str = ""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be simulated.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from acquisition.driver import DeviceError, ThreadedDriver
-from acquisition.packet import Packet, StreamInfo
+from acquisition.packet import Event, Packet, StreamInfo
 from acquisition.simulated.clocks import Opening, open_clock
 from acquisition.simulated.devices import CAMERA, PHOTOS
 from acquisition.simulated.disturbance import LOSSES, Mark
@@ -81,6 +81,18 @@ class SimulatedDriver(ThreadedDriver):
         """See `Driver.close`; the last driver closed stops the cell's own thread."""
         super().close()
         self._release()
+
+    def read(self, timeout_s: float) -> Packet | None:
+        """See `Driver.read`; what is taken goes into the cell's tally, if it keeps one."""
+        packet = super().read(timeout_s)
+        if packet is not None and self._cell.tally is not None:
+            self._cell.tally.taken(packet)
+        return packet
+
+    def notify(self, event: Event) -> None:
+        """See `Driver.notify`; opening and closing of welds go into the cell's tally, if it keeps one."""
+        if self._cell.tally is not None:
+            self._cell.tally.heard(event)
 
     def _release(self) -> None:
         held, self._held = self._held, False

@@ -31,6 +31,27 @@ def test_a_weld_replayed_from_a_lossless_recording_gets_the_scores_it_got_live(r
         assert weld[name] == live[name], name
 
 
+def test_a_part_of_a_weld_gets_the_scores_of_its_windows_and_no_verdict(runs):
+    run = runs["plain"]
+    arguments = [
+        "replay",
+        "--headless",
+        "--json",
+        "--cell",
+        str(run.place.cell),
+        "--checkpoint",
+        str(run.place.checkpoint),
+    ]
+    whole = app(*arguments, str(run.weld)).result
+    first = whole["scores"][1]
+    part = app(*arguments, "--from", str(first["t0_s"] - 0.01), "--speed", "50", str(run.weld))
+    assert part.code == 0, part.err
+    assert [row["window"] for row in part.result["scores"]] == [row["window"] for row in whole["scores"][1:]]
+    assert [row["score"] for row in part.result["scores"]] == [row["score"] for row in whole["scores"][1:]]
+    assert part.result["against_live"]["different"] == part.result["against_live"]["missing"] == 0
+    assert part.result["welds"][0]["verdict"] == "NO DATA"
+
+
 @pytest.fixture(scope="module")
 def imported(real_weld, tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("imported")

@@ -182,6 +182,39 @@ columns = ["current_a", "voltage_v"]
         load_cell(write(tmp_path, text.replace('url = "tcp://127.0.0.1:9"\n', "")))
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("triggers = []", 'triggers is empty; name current, light or sound, or "manual" for welds by hand only'),
+        ('triggers = ["arc"]', "'triggers' is ['arc']: Invalid enum value 'arc'"),
+        ('external = "plc"', "external is 'plc'; write STREAM.CHANNEL"),
+        ('external = "robot.arc"', "there is no sensor stream 'robot'; known are: plc"),
+        ('external = "camera.arc"', "there is no sensor stream 'camera'; known are: plc"),
+        ("shortest_s = -1", "shortest_s is -1.0; give a number of at least 0"),
+        ("ring_mb = 0.5", "ring_mb is 0.5; give a number of at least 1"),
+    ],
+)
+def test_a_wrong_trigger_stops_with_its_line(tmp_path, setting, message):
+    path = write(tmp_path, GOOD.replace("pre_s = 1", setting))
+    with pytest.raises(CellError) as raised:
+        load_cell(path)
+    assert str(raised.value).startswith(f"{path}:5: ")
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "triggers", "external"),
+    [
+        ('triggers = ["manual"]', ("manual",), ""),
+        ('triggers = []\nexternal = "plc.arc.on"', (), "plc.arc.on"),
+        ('triggers = ["sound", "current"]', ("sound", "current"), ""),
+    ],
+)
+def test_triggers_of_a_cell(tmp_path, settings, triggers, external):
+    record = load_cell(write(tmp_path, GOOD.replace("pre_s = 1", settings))).record
+    assert (record.triggers, record.external) == (triggers, external)
+
+
 @pytest.fixture
 def third_party(tmp_path, monkeypatch):
     (tmp_path / "lab_plc.py").write_text(DRIVER)

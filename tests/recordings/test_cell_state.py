@@ -10,7 +10,8 @@ from acquisition.driver import Driver, DriverHealth
 from acquisition.packet import Event, Packet
 from recordings.cell_state import CellState, percentiles
 from recordings.ingest import Ingest
-from recordings.recorder import Recorder, RecorderCore
+from recordings.recorder import FinishWeld, IngestedPacket, RecorderCore
+from recordings.recorder_thread import Recorder
 from recordings.status import DetectorStatus
 from tests.recordings.handmade import INFOS, START_NS, Run, World, cell
 from tests.recordings.test_recorder import score, verdict
@@ -132,6 +133,20 @@ def test_the_status_is_complete(tmp_path):
         assert status.disk_free_bytes > 0
         assert {clock.of_stream for clock in status.clocks} == {"camera", "microphone", "sensors"}
         assert [row.name for row in status.streams] == ["camera", "microphone", "sensors", "photos"]
+
+
+def test_the_status_shows_the_ring_and_the_arcs_that_were_ignored(tmp_path):
+    world = World(seconds=8.0, arcs=((1.0, 1.4), (5.0, 6.5)))
+    with followed(tmp_path, world, shortest_s=1.0, ring_mb=3.0) as (state, ingest, recorder, run):
+        for packet in run.published:
+            recorder.put(IngestedPacket(packet=packet, keyframe=packet.order in run.keyframes))
+        assert recorder.close(10.0)
+        (weld,) = recorder.core.welds
+        recorder.core.handle(FinishWeld(key=weld))
+        status = state.status(ingest, recorder, DRIVERS)
+        assert status.ignored_arcs == 1
+        assert status.ring_s == pytest.approx(8.0, abs=0.1)
+        assert 0 < status.ring_bytes < status.ring_limit_bytes == 3_000_000
 
 
 def test_a_detector_that_falls_silent_is_absent(tmp_path):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from acquisition.packet import SENSOR_CHANNELS, Event, Packet, SampleBlock, SensorRows, StreamInfo
-from recordings.ingest import OVERDUE_NS, Ingest
+from recordings.ingest import Ingest
+from recordings.stream_pace import OVERDUE_NS
 from tests.recordings.handmade import START_NS, Run, cell
 
 SOUND_HZ, BLOCK = 8000, 40

@@ -10,20 +10,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from acquisition.packet import Event, Packet, Photo, VideoFrame
+from acquisition.packet import Event, Packet, Photo, VideoFrame, item_range
+from recordings import retention
 from recordings.cell import Cell
-from recordings.manifest import LabelEntry
+from recordings.manifest import LabelEntry, MetadataEntry
+from recordings.opening import OPEN_WELDS
 from recordings.reader import WeldReader
 from recordings.recorder import (
-    OPEN_WELDS,
+    KEPT_WELDS,
+    DescribeWeld,
     FinishWeld,
     IngestedPacket,
     LabelWeld,
-    Recorder,
     RecorderCore,
     WeldFile,
     recover_open_welds,
 )
+from recordings.recorder_thread import Recorder
 from recordings.verdict import Score, Verdict
 from recordings.verify import verify
 from recordings.weld_folder import MARKS, load_manifest
@@ -232,6 +235,119 @@ def test_late_words_reach_a_finalised_weld(tmp_path):
     assert len(run.problems) == 1
 
 
+UTC = "2026-01-01T00:00:00Z"
+
+
+def test_words_reach_an_open_weld_a_finished_one_and_one_of_an_earlier_run(tmp_path):
+    """Said while it is recorded (and kept should the process die), after it, and by the next process."""
+    early = [p for p in World().packets() if p.t_arrival_ns < START_NS + 3e9]
+    run = Run(cell(), tmp_path).feed(early)
+    (key,) = run.core.welds
+    folder = run.core.welds[key].folder
+
+    def say(core: RecorderCore, label: int, value: str, key: str = key) -> None:
+        core.handle(LabelWeld(key=key, entry=LabelEntry(label=label, by="me", utc=UTC)))
+        core.handle(DescribeWeld(key=key, entry=MetadataEntry(name="part", value=value, by="me", utc=UTC)))
+
+    say(run.core, 1, "first")
+    assert load_manifest(folder).described["part"] == "first"
+    run.feed([p for p in World().packets() if p.t_arrival_ns >= START_NS + 3e9], tick_ns=10**12)
+    finished(run)
+    say(run.core, 2, "second")
+    later = Run(cell(), tmp_path)
+    say(later.core, 3, "third")
+    manifest = load_manifest(folder)
+    assert [entry.label for entry in manifest.labels] == [1, 2, 3]
+    assert [entry.value for entry in manifest.edits] == ["first", "second", "third"]
+    assert manifest.metadata["part"] == run.cell.metadata["part"], "what was recorded stays"
+    assert verify(folder)[0].problems == []
+    assert not run.problems
+    assert not later.problems
+    for unknown in ("2020-01-01T000000Z-000", "../../x", ""):
+        say(later.core, 0, "nobody", unknown)
+    assert len(later.problems) == 6
+    assert all("name a weld that is listed" in line for line in later.problems)
+
+
+def test_what_is_said_about_a_weld_that_failed_is_not_lost_in_silence(tmp_path):
+    run = Run(cell(), tmp_path).feed([p for p in World().packets() if p.t_arrival_ns < START_NS + 3e9])
+    (weld,) = run.core.welds.values()
+    shutil.rmtree(weld.folder)
+    run.core.flush()
+    run.core.handle(LabelWeld(key=weld.key, entry=LabelEntry(label=1, by="me", utc=UTC)))
+    assert "nothing was added" in run.problems[-1]
+    run.core.handle(FinishWeld(key=weld.key))
+
+
+def test_only_the_newest_finished_welds_are_remembered(tmp_path):
+    run = Run(cell(photos_expected=0), tmp_path)
+    for n in range(KEPT_WELDS + 5):
+        key = f"k{n}"
+        run.core.welds[key] = WeldFile(key, tmp_path / key, None, finalised=True)
+    run.feed(World().packets())
+    run.core.handle(FinishWeld(key=list(run.core.welds)[-1]))
+    assert len(run.core.welds) == KEPT_WELDS
+    assert next(iter(run.core.welds)) == "k6"
+
+
+def test_room_is_made_before_the_reserve_stops_recording(tmp_path, monkeypatch):
+    run = Run(cell(delete_below_gb=1e9, reserve_gb=0.0), tmp_path)
+    asked = []
+
+    def make_room(root: Path, name: str | None, below: float) -> list[str]:
+        asked.append((root, name, below))
+        return ["k: deleted, 1 MB"]
+
+    monkeypatch.setattr(retention, "make_room", make_room)
+    run.core.check_space()
+    assert asked == [(tmp_path, "hand-made", 1e18)]
+    assert run.problems == ["k: deleted, 1 MB"]
+    assert not run.core.stopped_for_space
+    run.core.cell = cell(delete_below_gb=0.0)
+    run.core.check_space()
+    assert len(asked) == 1, "off by default"
+
+
+class CountingCore(RecorderCore):
+    """A core that says when it has been told to complete two welds."""
+
+    told = threading.Semaphore(0)
+
+    def handle(self, item):
+        super().handle(item)
+        if isinstance(item, FinishWeld):
+            self.told.release()
+
+
+def test_completing_one_weld_does_not_keep_the_next_from_being_written(tmp_path):
+    """The finisher waits for a slow disk; the recorder goes on, and nothing piles up in memory."""
+    run = Run(cell()).feed(World(seconds=8.0, arcs=TWO_ARCS).packets())
+    keys = [event.weld for event in run.events("weld_open") if event.weld is not None]
+    problems: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threaded = recorder(CountingCore, cell(), tmp_path, problems.put)
+    go = threading.Event()
+    threaded.core.later(lambda: assert_set(go))
+    try:
+        for packet in run.published:
+            threaded.put(IngestedPacket(packet=packet, keyframe=packet.order in run.keyframes))
+            if isinstance(packet.payload, Event) and packet.payload.kind == "photos_done":
+                threaded.put(FinishWeld(key=packet.payload.weld or ""))
+        threaded.put(LabelWeld(key=keys[0], entry=LabelEntry(label=1, by="me", utc=UTC)))
+        for _ in keys:
+            assert CountingCore.told.acquire(timeout=DEADLINE_S), "both welds are written to their end"
+        assert not any(weld.finalised for weld in threaded.core.welds.values())
+    finally:
+        go.set()
+        assert threaded.close(DEADLINE_S)
+    assert [weld.finalised for weld in threaded.core.welds.values()] == [True, True]
+    assert load_manifest(threaded.core.welds[keys[0]].folder).label == 1
+    assert problems.empty()
+
+
+def assert_set(go: threading.Event) -> None:
+    assert go.wait(DEADLINE_S)
+
+
 def test_a_weld_left_open_is_finished_at_the_next_start(tmp_path):
     packets = [p for p in World().packets() if p.t_arrival_ns < START_NS + 3e9]
     run = Run(cell(), tmp_path).feed(packets)
@@ -298,6 +414,12 @@ def test_a_full_queue_drops_counts_and_says_so_but_keeps_every_decision(tmp_path
     stuck.core.handle(FinishWeld(key=weld.key))
     assert weld.finalised, weld.problem
     assert verify(weld.folder)[0].ok
+    manifest = load_manifest(weld.folder)
+    for name, record in manifest.streams.items():
+        span = [p for p in run.published if p.stream == name and manifest.first_order <= p.order <= weld.last_order]
+        missing = sum(loss.missing for loss in record.losses if (loss.reason, loss.exact) == ("overrun", True))
+        assert record.items + missing == sum(item_range(p)[1] for p in span), name
+        assert (name in stuck.overrun) == (missing > 0)
 
 
 def test_the_thread_records_what_the_core_would(tmp_path):

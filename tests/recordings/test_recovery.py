@@ -8,15 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-import recordings.weld_folder
 from acquisition.packet import Packet, SampleBlock, SensorRows
+from recordings.commands import commands
 from recordings.reader import WeldReader
 from recordings.recovery import RecoveryReport, recover
 from recordings.verify import verify
 from recordings.weld_folder import MANIFEST, MARKS, WeldError
 from recordings.weld_writer import WeldWriter
-from tests.recordings.synthetic_weld import INFOS, Cell, Recording, manifest, same
+from tests.recordings.synthetic_weld import INFOS, ORIGIN_NS, Cell, Recording, manifest, same
 
 CHECKOUT = Path(__file__).parents[2]
 STREAMS = ("camera", "microphone", "process")
@@ -87,34 +88,6 @@ def test_a_kill_at_any_instant_loses_little_and_says_how_much(tmp_path: Path, se
         assert lost / INFOS[stream].rate_hz <= 0.5
     assert verify(folder)[0].problems == []
     assert recover(folder) == [report], "recovering again changes nothing"
-
-
-def test_finalising_may_be_cut_off_anywhere(
-    tmp_path: Path, sent: list[Packet], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recording = Recording(tmp_path / "w")
-    for packet in sent:
-        recording.take(packet)
-    force = recordings.weld_folder.force_to_disk
-    snapshots: list[Path] = []
-
-    def force_and_copy(path: Path) -> None:
-        # What a kill leaves is what the file system shows now.
-        snapshots.append(shutil.copytree(tmp_path / "w", tmp_path / f"cut{len(snapshots)}"))
-        force(path)
-
-    monkeypatch.setattr(recordings.weld_folder, "force_to_disk", force_and_copy)
-    recording.writer.finalise()
-    monkeypatch.undo()
-    assert len(snapshots) > 10
-    for snapshot in snapshots:
-        report = recover(snapshot)[0]
-        assert (report.ok, report.problems) == (True, [])
-        assert report.losses == {"camera": {"seconds": 0.1, "items": 3}}  # the gap event's
-        assert not list(snapshot.glob("*.part"))
-        assert not list(snapshot.glob("*.arrow"))
-        assert verify(snapshot, deep=False)[0].problems == []
-    assert sum(_check_contents(snapshots[len(snapshots) // 2], sent).values()) == sum(_items(p) for p in sent)
 
 
 def _cut(path: Path, length: int) -> None:
@@ -206,6 +179,22 @@ def test_marks_of_another_boot_are_not_trusted_to_the_item(tmp_path: Path, sent:
     assert report.ok
 
 
+def test_marks_that_are_older_than_the_data_are_not_trusted_to_the_item(tmp_path: Path, sent: list[Packet]) -> None:
+    """A disk that failed and was mounted again: not everything that was written came to it."""
+    recording = Recording(tmp_path / "w")
+    for packet in sent[:200]:
+        recording.take(packet)
+    older = (tmp_path / "w" / MARKS).read_bytes()
+    for packet in sent[200:300]:
+        recording.take(packet)
+    recording.writer.flush()
+    recording.writer.abandon()
+    (tmp_path / "w" / MARKS).write_bytes(older)
+    (report,) = recover(tmp_path / "w")
+    assert {name: loss["seconds"] for name, loss in report.losses.items()} == dict.fromkeys(STREAMS, 2.5)
+    assert len(report.problems) == len(STREAMS)
+
+
 def test_a_stream_that_changed_segment_and_a_gap_event_in_the_tail_are_counted_once(tmp_path: Path) -> None:
     recording = Recording(tmp_path / "w")
     cell = Cell()
@@ -215,9 +204,16 @@ def test_a_stream_that_changed_segment_and_a_gap_event_in_the_tail_are_counted_o
     gap = cell.event("gap", 1.0, weld=None, stream="process", first=500, missing=50, reason="device")
     recording.take(gap)
     recording.writer.flush()
+    recording.take(cell.event("gap", 1.0, weld=None, stream="camera", first=30, missing=3, reason="device"))
     recording.writer.received(cell.rows(110, 1.1))  # rows 550 to 554, received, never written
+    recording.writer.flush()
     recording.writer.abandon()
-    assert recover(tmp_path / "w")[0].losses["process"] == {"seconds": 0.11, "items": 55}
+    (report,) = recover(tmp_path / "w")
+    assert (report.losses["process"], report.losses["camera"]) == (
+        {"seconds": 0.11, "items": 55},
+        {"seconds": 0.1, "items": 3},
+    )
+    assert report.problems == [], "nothing but counts"
 
 
 def test_damage_beyond_repair_is_one_line(tmp_path: Path) -> None:
@@ -250,3 +246,52 @@ def test_a_kill_before_the_pre_roll_is_written_is_reported_as_its_loss(tmp_path:
     for packet in before:
         expected[packet.stream] += _items(packet)
     assert {name: loss["items"] for name, loss in report.losses.items()} == dict(expected)
+
+
+def _exit_code(path: Path) -> int:
+    result = CliRunner().invoke(commands, ["recover", str(path), "--json"])
+    return result.exit_code
+
+
+def test_the_command_tells_clean_lossy_and_failed_apart(tmp_path: Path, sent: list[Packet]) -> None:
+    for name, count, flush in (("clean", 0, True), ("lossy", 300, False)):
+        recording = Recording(tmp_path / name)
+        for packet in sent[:count]:
+            recording.take(packet)
+        if flush:
+            recording.writer.flush()
+        shutil.copytree(tmp_path / name, tmp_path / f"{name}-killed")
+        recording.writer.abandon()
+    assert [_exit_code(tmp_path / f"{name}-killed") for name in ("clean", "lossy")] == [0, 3]
+    assert _exit_code(tmp_path / "lossy-killed") == 3, "what is lost stays lost"
+    (tmp_path / "clean-killed" / MANIFEST).write_text("{")
+    assert _exit_code(tmp_path / "clean-killed") == 1
+    shutil.copytree(tmp_path / "clean-killed", tmp_path / "both" / "bad")
+    shutil.copytree(tmp_path / "lossy-killed", tmp_path / "both" / "good")
+    assert _exit_code(tmp_path / "both") == 1, "one that fails is told, whatever the others are"
+
+
+def test_a_photo_whose_row_never_came_is_kept_and_said(tmp_path: Path, sent: list[Packet]) -> None:
+    recording = Recording(tmp_path / "w")
+    for packet in sent:
+        recording.take(packet)
+    recording.writer.flush()
+    shutil.copytree(tmp_path / "w", tmp_path / "killed")
+    recording.writer.abandon()
+    (tmp_path / "killed" / "bead.photos.arrow").unlink()
+    (report,) = recover(tmp_path / "killed")
+    assert report.losses["bead"] == {"seconds": 0.0, "items": 2}
+    assert [line.split(":")[0].split("/")[-1] for line in report.problems] == ["bead.jpg", "bead_1.jpg"]
+    assert (tmp_path / "killed" / "photos" / "bead.jpg").exists()
+
+
+def test_a_gap_that_lies_before_the_weld_is_not_its_loss(tmp_path: Path) -> None:
+    """The packet after a gap tells of it; where that is the weld's first one, the weld lacks nothing."""
+    recording = Recording(tmp_path / "w")
+    cell = Cell()
+    recording.take(cell.rows(0, 0.0))
+    for t_s, missing in ((-0.2, 100), (-0.1, 60)):
+        recording.take(cell.event("gap", t_s, weld=None, stream="process", first=900, missing=missing, reason="device"))
+    recording.writer.finalise()
+    (loss,) = WeldReader(tmp_path / "w").manifest.streams["process"].losses
+    assert (loss.t_ns, loss.first, loss.missing) == (ORIGIN_NS, 950, 10)

@@ -1,3 +1,4 @@
+import io
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,6 +75,67 @@ def test_time_that_runs_backwards_is_found(weld: Path) -> None:
     store_manifest(weld, manifest)
     (report,) = verify(weld, deep=False)
     assert any("order runs backwards at row 8" in line for line in report.problems)
+
+
+def rewrite(weld: Path, name: str, data: bytes) -> None:
+    """Change a file so that its digest tells nothing."""
+    (weld / name).write_bytes(data)
+    manifest = load_manifest(weld)
+    manifest.files[name] = digest(weld / name)
+    store_manifest(weld, manifest)
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "row"),
+    [("camera.frames", "pts_us", 5), ("camera.frames", "t_arrival_ns", 5), ("process", "packet_t_arrival_ns", 40)],
+)
+def test_every_time_that_runs_backwards_is_found(weld: Path, name: str, column: str, row: int) -> None:
+    path = weld / f"{name}.parquet"
+    table = pl.read_parquet(path)
+    values = table[column].to_list()
+    values[row] = values[row - 2] - 1
+    buffer = io.BytesIO()
+    table.with_columns(pl.Series(column, values)).write_parquet(buffer)
+    rewrite(weld, path.name, buffer.getvalue())
+    (report,) = verify(weld, deep=False)
+    assert any(f"{column} runs backwards at row {row}" in line for line in report.problems)
+
+
+def test_a_count_that_does_not_match_is_found(weld: Path) -> None:
+    manifest = load_manifest(weld)
+    manifest.streams["microphone"].items += 1
+    store_manifest(weld, manifest)
+    (report,) = verify(weld, deep=False)
+    assert any("microphone holds 192000 items, but the manifest says 192001" in line for line in report.problems)
+
+
+def test_a_file_that_no_digest_vouches_for_is_found(weld: Path) -> None:
+    manifest = load_manifest(weld)
+    del manifest.files["camera.mp4"]
+    store_manifest(weld, manifest)
+    assert any("camera.mp4: has no digest" in line for line in verify(weld, deep=False)[0].problems)
+
+
+@pytest.mark.parametrize("name", ["events", "clocks", "process", "camera.frames"])
+def test_a_table_that_cannot_be_read_is_found_even_with_a_matching_digest(weld: Path, name: str) -> None:
+    path = weld / f"{name}.parquet"
+    rewrite(weld, path.name, path.read_bytes()[:-9])
+    (report,) = verify(weld, deep=False)
+    assert any(f"{name}.parquet" in line for line in report.problems)
+    assert all("\n" not in line for line in verify(weld)[0].problems)
+
+
+def test_damaged_sound_is_found_even_with_a_matching_digest(weld: Path) -> None:
+    data = (weld / "microphone.flac").read_bytes()
+    rewrite(weld, "microphone.flac", data[: len(data) // 2])
+    (report,) = verify(weld)
+    assert any("microphone.flac: the sound ends" in line for line in report.problems)
+
+
+def test_the_fast_check_opens_no_media(weld: Path) -> None:
+    rewrite(weld, "camera.mp4", b"no video")
+    assert verify(weld, deep=False)[0].problems == []
+    assert any("camera.mp4" in line for line in verify(weld)[0].problems)
 
 
 def test_a_cut_video_is_found_even_with_a_matching_digest(weld: Path) -> None:
