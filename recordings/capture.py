@@ -27,20 +27,12 @@ from recordings.ingest import Ingest
 from recordings.late_additions import check_entry
 from recordings.manifest import LabelEntry, MetadataEntry
 from recordings.preroll_spool import PrerollSpool
-from recordings.recorder import (
-    DescribeWeld,
-    FinishWeld,
-    IngestedPacket,
-    LabelWeld,
-    RecorderCore,
-    recover_open_welds,
-    utc_now,
-    utc_pair,
-)
+from recordings.recorder import DescribeWeld, FinishWeld, IngestedPacket, LabelWeld, RecorderCore, recover_open_welds
 from recordings.recorder_thread import Recorder
 from recordings.remote import open_doors, status_data
 from recordings.runtime import Runtime
 from recordings.status import SCORE_TOPIC, STATUS_TOPIC, VERDICT_TOPIC, DetectorStatus
+from recordings.utc import utc_now, utc_pair
 from recordings.verdict import Score, Verdict
 from recordings.weld_folder import WeldError
 

@@ -82,7 +82,7 @@ def label_(
     """Say of which class welds are; what was said before stays in their history."""
     from recordings.late_additions import add_label, check_entry
     from recordings.manifest import LabelEntry
-    from recordings.recorder import utc_now
+    from recordings.utc import utc_now
 
     entry = LabelEntry(label=_class(label), by=by, utc=utc_now())
     check_entry(entry)
@@ -98,7 +98,7 @@ def describe(
     """Say more about recorded welds (part=..., notes=..., ...); what was recorded stays beside it."""
     from recordings.late_additions import add_edit, check_entry
     from recordings.manifest import MetadataEntry
-    from recordings.recorder import utc_now
+    from recordings.utc import utc_now
     from recordings.weld_folder import load_manifest
 
     # A path may hold a "=", too: what exists is a weld.

@@ -15,9 +15,9 @@ from acquisition.packet import Event, Packet
 from recordings.cell import Cell
 from recordings.disk_rate import DiskRate
 from recordings.ingest import Ingest
-from recordings.recorder import utc_now
 from recordings.recorder_thread import Recorder
 from recordings.status import Alarm, CellStatus, DetectorStatus, Gap, StreamStatus, WeldPhase, WeldStatus
+from recordings.utc import utc_now
 from recordings.verdict import Score, Verdict
 from sync.clock_fault import FaultKind
 

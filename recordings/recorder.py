@@ -10,14 +10,13 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from acquisition.packet import CLOCKS_STREAM, EVENTS_STREAM, Event, Packet, Photo, StreamInfo, VideoFrame
 from recordings.cell import Cell
 from recordings.ingest import clock_snapshot
-from recordings.late_additions import add_edit, add_label, add_scores
+from recordings.late_additions import add_edit, add_label, add_packet, add_scores
 from recordings.manifest import LabelEntry, MetadataEntry, UtcPair
 from recordings.opening import Coding, WeldHead, markers, remove_marker, write_marker
 from recordings.preroll_rebuild import rebuild_openings
@@ -25,6 +24,7 @@ from recordings.preroll_ring import Item as RingItem
 from recordings.preroll_ring import LostItem, PrerollRing, add_loss
 from recordings.preroll_spool import PrerollSpool
 from recordings.recovery import recover
+from recordings.utc import utc_pair
 from recordings.verdict import Score, Verdict
 from recordings.video_encoder import VideoEncoder
 from recordings.weld_folder import MANIFEST, TRUTH, RecordingError, WeldError
@@ -37,19 +37,6 @@ KEPT_WELDS: Final = 50
 
 _ROOM_AGAIN_S: Final = 60.0
 """How long nothing is looked for to delete after nothing was found."""
-
-
-def utc_now() -> str:
-    """UTC now, ISO 8601."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def utc_pair() -> UtcPair:
-    """Read the cell clock and UTC together."""
-    before = time.monotonic_ns()
-    utc_ns = time.time_ns()
-    after = time.monotonic_ns()
-    return UtcPair(monotonic_ns=(before + after) // 2, utc_ns=utc_ns, uncertainty_ns=(after - before) // 2 + 1)
 
 
 def run_now(act: Callable[[], None]) -> None:
@@ -340,12 +327,31 @@ class RecorderCore:
                 self._write(weld.key, [noted])
         if owner is not None and owner.writer is not None:
             self._write(owner.key, [packet])
-            return
+        else:
+            self.later(lambda: self._late_photo(packet, photo))
+
+    def _late_photo(self, packet: Packet, photo: Photo) -> None:
+        """Add a photo to the finished weld that it names, of this run or an older one; keep any other beside the welds.
+
+        Nothing is lost: a photo that cannot be added is kept beside the welds, too.
+        """
+        why = "no weld expects it"
+        if photo.weld_hint is not None:
+            from recordings.catalogue import find_weld
+
+            weld = self.welds.get(photo.weld_hint)
+            try:
+                folder = weld.folder if weld is not None else find_weld(self.root, photo.weld_hint)
+                if folder is not None:
+                    add_packet(folder, packet)
+                    return
+            except (OSError, WeldError, RecordingError) as error:
+                why = str(error)
         try:
             folder = self.root / self.cell.name / "unassigned"
             folder.mkdir(parents=True, exist_ok=True)
             (folder / f"{packet.order:09d}_{Path(photo.name).name}").write_bytes(photo.data)
-            self.on_problem(f"photo {photo.name}: no weld expects it; kept in {folder}")
+            self.on_problem(f"photo {photo.name}: {why}; kept in {folder}")
         except OSError as error:
             self.on_problem(f"photo {photo.name}: cannot be kept ({error}); check the disk of {self.root}")
 

@@ -21,7 +21,6 @@ import msgspec
 from acquisition.packet import EVENTS_STREAM, Event, Packet
 from acquisition.transport import ControlServer, Publisher, Reply, Request
 from recordings.reader import WeldReader
-from recordings.recorder import utc_now
 from recordings.replay_command import ReplayCommand, ReplayCommandError, replay_command
 from recordings.replay_index import ReplayIndex
 from recordings.replay_progress import SEEK
@@ -38,6 +37,7 @@ from recordings.status import (
     DetectorStatus,
     ReplayStatus,
 )
+from recordings.utc import utc_now
 from recordings.verdict import Score, Verdict
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +23,7 @@ from recordings.catalogue import read_catalogue
 from recordings.folder_lock import locked
 from recordings.manifest import Manifest
 from recordings.marks import being_written
+from recordings.utc import utc_now
 from recordings.weld_folder import MANIFEST, MARKS, WeldError, load_manifest
 
 DELETED: Final = ".deleted-"
@@ -156,7 +157,7 @@ def _forgotten(manifest: Manifest, cell: str | None) -> bool:
 
 def _deletion(root: Path, weld: _Candidate, name: str, size: int, why: str) -> Deletion:
     return Deletion(
-        utc=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        utc=utc_now(),
         key=weld.key,
         folder=weld.folder.relative_to(root).as_posix(),
         removed_as=name,
@@ -215,7 +216,7 @@ def _note_late(log: io.FileIO, folder: Path) -> str:
     except WeldError:
         key = folder.name.removeprefix(DELETED).partition("-")[2]
     why = "its deletion was cut off and is completed now"
-    utc = datetime.now(UTC).isoformat(timespec="milliseconds")
+    utc = utc_now()
     size = _size(str(folder))
     _note(log, Deletion(utc=utc, key=key, folder="", removed_as=folder.name, bytes=size, started_utc=None, why=why))
     return f"{key}: deleted; {why}"

@@ -20,7 +20,8 @@ from acquisition.simulated.weld import simulated_weld
 from recordings.cell import Cell
 from recordings.ingest import Ingest
 from recordings.manifest import LabelEntry, UtcPair
-from recordings.recorder import FinishWeld, IngestedPacket, LabelWeld, RecorderCore, utc_now
+from recordings.recorder import FinishWeld, IngestedPacket, LabelWeld, RecorderCore
+from recordings.utc import utc_now
 from recordings.verdict import CLASSES
 
 _EPOCH_NS: Final = int(datetime(2026, 1, 5, 6, 0, tzinfo=UTC).timestamp()) * 10**9

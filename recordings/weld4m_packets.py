@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from itertools import count, pairwise
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ from acquisition.packet import (
     StreamInfo,
 )
 from recordings.manifest import LabelEntry, Manifest, StreamRecord
+from recordings.utc import utc_now
 from recordings.video_encoder import EncodedFrame
 from recordings.weld4m_content import BLOCKS_PER_S, ORIGIN_NS, SENSORS, WeldContent, absent_modalities
 from recordings.weld4m_flags import value_flags
@@ -54,7 +54,7 @@ def weld_manifest(weld: FoundWeld, content: WeldContent, source: dict[str, Any])
         streams["photos"] = StreamRecord(info=info, files=[], codec="files")
     labels = []
     if weld.label_by is not None:
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        now = utc_now()
         labels.append(LabelEntry(label=weld.label, by=weld.label_by, utc=now))
     return Manifest(
         key=weld.key,

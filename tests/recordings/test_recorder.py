@@ -123,6 +123,28 @@ def test_a_photo_of_one_weld_does_not_break_the_next(tmp_path, at_s, hint):
     assert WeldReader(two.folder).photos() == []
 
 
+@pytest.mark.parametrize("again", ["this run", "a later run", "with a name that is no file's"])
+def test_a_photo_that_comes_after_all_is_added_to_the_weld_that_it_names(tmp_path, again):
+    run = Run(cell(photos_expected=0), tmp_path).feed(World(seconds=5.0).packets())
+    (weld,) = finished(run)
+    if again == "a later run":
+        run = Run(cell(photos_expected=0), tmp_path)
+    late = photo(6.0)
+    assert isinstance(late.payload, Photo)
+    named = replace(late.payload, weld_hint=weld.key, name=".." if "no file" in again else "bead.png")
+    late = replace(late, payload=named, order=10**6)
+    run.core.handle(IngestedPacket(packet=late, keyframe=False))
+    aside = [path.read_bytes() for path in tmp_path.glob("*/unassigned/*")]
+    if "no file" in again:
+        assert aside == [named.data]
+        assert any("is no plain file name" in line and "kept in" in line for line in run.problems)
+        return
+    assert not aside
+    assert not run.problems
+    assert [p.data for p in WeldReader(weld.folder).photos()] == [named.data]
+    assert [report.ok for report in verify(tmp_path)] == [True]
+
+
 def test_losses_and_a_dead_camera_replay_too(tmp_path):
     world = World(seconds=8.0, lost={"sensors": (130, 131)}, silent={"camera": (2.2, 3.1)}, restarts={"camera": 3.0})
     run = Run(cell(), tmp_path).feed(world.packets())
