@@ -136,14 +136,18 @@ def _tables(folder: Path, manifest: Manifest) -> list[str]:
     return problems + _photos(folder, manifest, tables.get(EVENTS_STREAM, EVENTS.empty_table()))
 
 
+class _PhotosDone(msgspec.Struct):
+    received: int = 0
+
+
 def _photos(folder: Path, manifest: Manifest, events: pa.Table) -> list[str]:
     """Check that the photos that the weld was given are there."""
     records = [record for record in manifest.streams.values() if record.info.modality == "post_images"]
-    given = [
-        msgspec.json.decode(row["data"]).get("received", 0)
-        for row in events.to_pylist()
-        if row["kind"] == "photos_done" and row["weld"] == manifest.key
-    ]
+    done = [row for row in events.to_pylist() if row["kind"] == "photos_done" and row["weld"] == manifest.key]
+    try:
+        given = [msgspec.json.decode(row["data"], type=_PhotosDone).received for row in done]
+    except msgspec.MsgspecError as error:
+        return [f"{folder / EVENTS_STREAM}: {' '.join(str(error).split())}; restore it from a copy"]
     kept = sum(record.items for record in records)
     if not records or not given or kept >= given[-1] or manifest.state == "open":
         return []

@@ -203,7 +203,11 @@ def _times(
         # A date that does not roll over with its time: the clock seems to fall back by most of a day.
         day += _HALF_DAY_NS < (before - stamp).total_seconds() * 1e9 <= 2 * _HALF_DAY_NS
         raw.append(since + day * 2 * _HALF_DAY_NS)
-    indices = np.array([i for i, stamp in enumerate(stamps) if stamp is not None])
+    # No weld takes half a day: what is further off than that is another day's, or a slip of the pen.
+    middle = sorted(raw)[len(raw) // 2]
+    near = [i for i, since in enumerate(raw) if abs(since - middle) <= _HALF_DAY_NS]
+    indices = np.array([i for i, stamp in enumerate(stamps) if stamp is not None])[near]
+    raw = [raw[i] - middle for i in near]
     kept = _longest_increasing(raw)
     known, t = indices[kept], np.array(raw)[kept]
     if len(kept) < 2:
@@ -213,7 +217,7 @@ def _times(
         oddities.append(
             f"{len(rows) - len(kept)} stamps repeat, run backwards or cannot be read; they were interpolated"
         )
-    started = origin.isoformat() if "date" in columns else None
+    started = usable[near[kept[0]]].isoformat() if "date" in columns else None
     return _filled(len(rows), known, t), started, oddities
 
 

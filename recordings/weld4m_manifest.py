@@ -87,6 +87,7 @@ def read_class_rows(path: Path) -> dict[str, ManifestRow]:
                 raise SourceError(f"{path}: line {max(1, reader.line_num)}: {said} {needed.upper()}; {advice}")
         for row in reader:
             fields = [value.strip() for value in row]
+            fields += [""] * (len(names) - len(fields))
             values = dict(zip(names, fields, strict=False))
             if any(fields[len(names) :]):  # shifted: what stands where SUBDIRS should be is something else
                 keys = [_key({"subdirs": value}) for value in fields if "/" in value or "\\" in value]

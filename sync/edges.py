@@ -39,6 +39,8 @@ _FADING_S: Final = 0.008
 """What the shape of an edge leaves open however good the data are; the pool makes the end of light a soft one."""
 
 _STEP_S: Final = 0.0005
+_WIDEST_S: Final = 30.0
+"""Samples further apart than this say nothing about when an edge was."""
 _DARK: Final = 0.02
 """Light that stands for none, so that its logarithm exists."""
 
@@ -94,6 +96,8 @@ def sensor_edge(
         if k + 1 >= len(t) or not len(t[steady]):
             return None
         bracket = (t[k], t[k + 1])
+    if t[min(k + 1, len(t) - 1)] - t[k - 1] > _WIDEST_S or bracket[1] - bracket[0] > _WIDEST_S:
+        return None
     if bracket[1] - bracket[0] <= 0.02:
         return _edge(at_ns, (bracket[0] + bracket[1]) / 2, (bracket[1] - bracket[0]) / 12**0.5)
     level, ripple = _level(current[steady])
@@ -123,6 +127,8 @@ def light_edge(t_ns: Int64s, light: Floats, at_ns: int, *, rising: bool) -> Edge
     if not rising:
         burning, dark = slice(max(0, k - 60), max(0, k - 2)), slice(k + 15, k + 45)
     if len(t[near]) < 3 or k == 0 or k + 1 >= len(t) or not len(t[burning]):
+        return None
+    if t[near][-1] - t[near][0] > _WIDEST_S:
         return None
     idle = float(np.median(y[dark])) if len(t[dark]) else float(np.log(_DARK))
     level = float(np.median(y[burning]))

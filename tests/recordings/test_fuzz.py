@@ -25,6 +25,13 @@ def test_a_seed_makes_the_same_input_again(tmp_path: Path) -> None:
     assert once == [fuzz_one(seed, bases, tmp_path / "work") for seed in range(7, 15)]
 
 
+def test_what_once_crashed_is_answered(tmp_path: Path) -> None:
+    bases = make_bases(tmp_path / "bases")
+    for seed in (100834, 104260, 104429, 108786):
+        *_, found = fuzz_one(seed, bases, tmp_path / "work")
+        assert found is None, seed
+
+
 @pytest.mark.parametrize("how", BYTES, ids=lambda how: how.__name__)
 def test_every_way_of_damaging_bytes_takes_any_file(how) -> None:
     for seed in range(50):
