@@ -9,10 +9,10 @@ from acquisition.packet import StreamInfo
 SCHEMA: Final = 2
 """Version of the weld folder; a reader refuses a larger one."""
 
-Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-"""An integer that every reader of the weld can hold; JSON knows larger ones."""
+Int64 = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
+"""An integer that every reader of the weld can hold, and add another to; JSON knows larger ones."""
 
-Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 
 Label = Annotated[int, msgspec.Meta(ge=-1, le=11)]
 """A class of Weld-4M, or -1 for unknown (`recordings.verdict.CLASSES`)."""

@@ -105,9 +105,9 @@ class FrameAccess:
         if self._container is not None:
             return True
         container = self._stack.enter_context(open_video(self._path))
-        if not container.streams.video:
-            raise WeldError(f"{self._path}: holds no video; restore the file from a copy")
-        stream = container.streams.video[0]
+        stream = container.streams.video[0] if container.streams.video else None
+        if stream is None or stream.codec_context is None:
+            raise WeldError(f"{self._path}: holds no video that can be decoded; restore the file from a copy")
         if stream.codec_context.has_b_frames:
             self.close()
             return False

@@ -82,8 +82,8 @@ def scan_video(path: Path, name: str) -> VideoScan:
     try:
         with open_media(path, "avi") as container:
             stream = next(iter(container.streams.video), None)
-            if stream is None:
-                raise MediaError(f"{path.name}: holds no video; check or replace it")
+            if stream is None or stream.codec_context is None:
+                raise MediaError(f"{path.name}: holds no video that can be decoded; check or replace it")
             if container.streams.audio:
                 notes.append(f"{path.name}: holds sound too, which stays in the file but is no stream of the weld")
             context, promised = stream.codec_context, stream.frames
@@ -132,7 +132,7 @@ def scan_sound(path: Path, name: str) -> SoundScan:
     try:
         with open_media(path, "flac") as container:
             stream = next(iter(container.streams.audio), None)
-            if stream is None or stream.codec_context.format.name not in _SOUND_DTYPES:
+            if stream is None or stream.codec_context is None or stream.codec_context.format.name not in _SOUND_DTYPES:
                 raise MediaError(f"{path.name}: holds no sound of 16 to 32 bits; check or replace it")
             context = stream.codec_context
             channels = context.channels

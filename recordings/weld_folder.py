@@ -31,6 +31,7 @@ _MOST_FILES: Final = 10_000
 _LONGEST_NAME: Final = 400
 _LONGEST_STREAM_NAME: Final = 64
 _LONGEST_PART: Final = 255
+_LONGEST_LATENCY_NS: Final = 60 * 10**9
 
 
 class WeldError(Exception):
@@ -131,10 +132,12 @@ def _nonsense(manifest: Manifest) -> str | None:
             return f"{name[:80]!r} is no stream name"
         if (
             UNPRINTABLE.search(name)
-            or not 0 <= info.rate_hz <= 1e9
+            or not (info.rate_hz == 0 or 1e-3 <= info.rate_hz <= 1e9)
             or not all(0 <= size <= 2**16 for size in (info.height, info.width))
         ):
             return f"{name!r}: {info.height} x {info.width} at {info.rate_hz} Hz is no stream"
+        if abs(info.latency_ns) > _LONGEST_LATENCY_NS:
+            return f"{name!r}: no stream is {info.latency_ns / 1e9:g} s late"
         if info.modality not in MODALITIES or info.dtype not in _DTYPES or len(info.channels) > _MOST_CHANNELS:
             return f"{name!r}: {len(info.channels)} channels of {info.modality!r}, {info.dtype!r} are no stream"
     files = _file_names(manifest)
