@@ -16,7 +16,7 @@ from acquisition.packet import Packet, SampleBlock, VideoFrame
 from models.weld_fold import NUMBER, Int64s, Items, fold_weld
 from recordings.columns import sensor_packets
 from recordings.random_access import FrameAccess, SoundAccess
-from recordings.weld_folder import WeldError, member
+from recordings.weld_folder import WeldError, data_file, member
 from sync.alignment import cut, photo_sample
 from sync.clock import ClockTable
 from sync.sample import SampleSpec, Weld4MSample
@@ -152,7 +152,7 @@ class WeldWindows:
         items = next(i for i in self.fold.items.values() if i.record.info.modality == "video")
         if self._frames is None:
             pts_us = _column(items, "pts_us").tolist()
-            self._frames = FrameAccess(member(self.folder, items.record.files[0]), items.record, pts_us)
+            self._frames = FrameAccess(data_file(self.folder, items.record), items.record, pts_us)
         decoded = self._frames.read(numbers)
         scaled = VideoSeries(items.record.info, self.spec.height, self.spec.width)
         for t_ns, pixels in enumerate(decoded.values()):
@@ -187,7 +187,7 @@ class WeldWindows:
         if not span:
             return []
         if self._sound is None:
-            self._sound = SoundAccess(member(self.folder, items.record.files[0]), items.record)
+            self._sound = SoundAccess(data_file(self.folder, items.record), items.record)
         start = int(np.sum(_column(items, "n")[: span.start]))
         rows = items.table.slice(span.start, len(span)).to_pylist()
         ends = np.cumsum([start, *(row["n"] for row in rows)]).tolist()

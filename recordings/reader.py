@@ -32,7 +32,7 @@ from recordings.manifest import Manifest, StreamRecord
 from recordings.verdict import Score, Verdict
 from recordings.video_encoder import CODEC, CODEC_LOSSLESS
 from recordings.video_file import decode_luma
-from recordings.weld_folder import WeldError, load_manifest, member
+from recordings.weld_folder import WeldError, data_file, load_manifest, member
 
 Int64s: TypeAlias = npt.NDArray[np.int64]
 _Keyed: TypeAlias = tuple[int, int, Packet]
@@ -184,7 +184,7 @@ class WeldReader:
         rows = _from(table, since).to_pylist()
         if not rows:
             return
-        path = member(self.folder, record.files[0])
+        path = data_file(self.folder, record)
         pairs: Iterable[tuple[Row | None, npt.NDArray[np.uint8]]]
         if record.codec in (CODEC, CODEC_LOSSLESS):
             by_time = {row["pts_us"]: row for row in rows}
@@ -218,7 +218,7 @@ class WeldReader:
         rows = _from(table, since).to_pylist()
         if not rows:
             return
-        path = member(self.folder, record.files[0])
+        path = data_file(self.folder, record)
         passed = int(pc.sum(table["n"].slice(0, table.num_rows - len(rows))).as_py() or 0)
         take = _taker(path, record.info, passed)
         for row in rows:

@@ -22,7 +22,16 @@ from recordings.preroll_rebuild import rebuild_openings
 from recordings.table_writer import read_table
 from recordings.video_encoder import CODEC, CODEC_LOSSLESS
 from recordings.video_file import salvage_video
-from recordings.weld_folder import MARKS, PHOTOS, WeldError, find_welds, load_manifest, member, store_manifest
+from recordings.weld_folder import (
+    MARKS,
+    PHOTOS,
+    WeldError,
+    data_file,
+    find_welds,
+    load_manifest,
+    member,
+    store_manifest,
+)
 from recordings.weld_writer import POWER_CUT_S
 
 
@@ -149,11 +158,11 @@ def _trimmed(folder: Path, record: StreamRecord, table: pa.Table) -> pa.Table:
     """Salvage the stream's media file and keep the rows whose items it holds."""
     info = record.info
     if info.modality == "video" and record.codec in (CODEC, CODEC_LOSSLESS):
-        times = salvage_video(member(folder, record.files[0]))
+        times = salvage_video(data_file(folder, record))
         lost = pc.is_null(table["pts_us"])
         return table.filter(pc.or_(lost, pc.is_in(table["pts_us"], pa.array(sorted(times), pa.int64()))))
     if info.modality == "audio":
-        left, rows = salvage_sound(member(folder, record.files[0]), info), []
+        left, rows = salvage_sound(data_file(folder, record), info), []
         for row in table.to_pylist():
             if left < row["n"]:
                 rows += [{**row, "n": left}] if left else []

@@ -10,7 +10,7 @@ import msgspec
 import xxhash
 
 from acquisition.packet import MODALITIES, Photo
-from recordings.manifest import SCHEMA, Manifest
+from recordings.manifest import SCHEMA, Manifest, StreamRecord
 
 MANIFEST: Final = "weld.json"
 LARGEST_MANIFEST: Final = 64 * 2**20
@@ -59,6 +59,17 @@ def member(folder: Path, name: str) -> Path:
     if not path.resolve().is_relative_to(folder.resolve()):
         raise WeldError(f"{path}: is a link that leads out of the weld folder; do not trust this weld")
     return path
+
+
+def data_file(folder: Path, record: StreamRecord) -> Path:
+    """Return the path of the file that holds a stream's pictures or sound.
+
+    Raises:
+        WeldError: The manifest names none, or one outside the folder.
+    """
+    if not record.files:
+        raise WeldError(f"{folder / MANIFEST}: names no file of {record.info.name}; restore it from a copy")
+    return member(folder, record.files[0])
 
 
 def load_manifest(folder: Path) -> Manifest:
