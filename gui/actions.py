@@ -5,7 +5,7 @@ from typing import Final
 
 from PySide6.QtCore import QT_TRANSLATE_NOOP, QCoreApplication, Qt
 from PySide6.QtGui import QAction, QKeySequence
-from PySide6.QtWidgets import QToolButton, QWidget
+from PySide6.QtWidgets import QPushButton, QToolButton, QWidget
 
 from gui.class_words import CLASS_WORDS
 
@@ -289,4 +289,13 @@ def make_button(action: QAction, *, main: bool = False) -> QToolButton:
     button.setObjectName(f"button_{action.objectName()}")
     button.setAccessibleName(next(spec.explained for spec in ACTIONS if spec.name == action.objectName()))
     button.setProperty("role", "main" if main else "plain")
+    return button
+
+
+def dialog_button(name: str, text: str, tip: str) -> QPushButton:
+    """Make a button of a dialog; it belongs to no action."""
+    button = QPushButton(text)
+    button.setObjectName(name)
+    button.setAccessibleName(tip)
+    button.setToolTip(tip)
     return button

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from PySide6.QtCore import QProcess, Qt
 from PySide6.QtGui import QGuiApplication
-from PySide6.QtWidgets import QDialog, QHBoxLayout, QLabel, QPlainTextEdit, QPushButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QDialog, QHBoxLayout, QLabel, QPlainTextEdit, QVBoxLayout, QWidget
 
+from gui.actions import dialog_button
 from gui.weld_info import ElidedLabel
 
 
@@ -34,11 +35,11 @@ class DevicesDialog(QDialog):
         self.lines.setAccessibleName(self.tr("Lines for a cell file"))
         self.lines.setToolTip(self.tr("What was found, as lines for a cell file"))
         self.lines.setReadOnly(True)
-        self._copy = self._button("devices_copy", self.tr("Copy lines"), self.tr("Copy all lines to the clipboard"))
+        self._copy = dialog_button("devices_copy", self.tr("Copy lines"), self.tr("Copy all lines to the clipboard"))
         self._copy.clicked.connect(lambda: QGuiApplication.clipboard().setText(self.lines.toPlainText()))
-        self._again = self._button("devices_again", self.tr("Look again"), self.tr("Look for devices once more"))
+        self._again = dialog_button("devices_again", self.tr("Look again"), self.tr("Look for devices once more"))
         self._again.clicked.connect(self._look)
-        close = self._button("devices_close", self.tr("Close"), self.tr("Back to the cell (Esc)"))
+        close = dialog_button("devices_close", self.tr("Close"), self.tr("Back to the cell (Esc)"))
         close.clicked.connect(self.close)
         buttons = QHBoxLayout()
         buttons.addWidget(self.state, 1)
@@ -53,13 +54,6 @@ class DevicesDialog(QDialog):
         self._process.finished.connect(self._finished)
         self._process.errorOccurred.connect(self._failed)
         self._look()
-
-    def _button(self, name: str, text: str, tip: str) -> QPushButton:
-        button = QPushButton(text)
-        button.setObjectName(name)
-        button.setAccessibleName(tip)
-        button.setToolTip(tip)
-        return button
 
     def _look(self) -> None:
         self._again.setEnabled(False)

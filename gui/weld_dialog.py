@@ -11,12 +11,12 @@ from PySide6.QtWidgets import (
     QLabel,
     QLineEdit,
     QPlainTextEdit,
-    QPushButton,
     QStackedWidget,
     QVBoxLayout,
     QWidget,
 )
 
+from gui.actions import dialog_button
 from gui.data_form import DataForm
 from gui.weld_history import history_lines, label_words
 from gui.weld_info import clock_time
@@ -79,7 +79,7 @@ class WeldDialog(QDialog):
         named = self.tr("Weld of {0}").format(clock_time(weld.started_utc)) if weld else self.tr("No weld yet")
         tips = self.tr("What the next welds are (F4)"), self.tr("What the chosen weld of the list is (F5)")
         for number, words in ((NEXT, self.tr("Next welds")), (CHOSEN, named)):
-            button = self._button(("weld_next", "weld_chosen")[number], words, tips[number])
+            button = dialog_button(("weld_next", "weld_chosen")[number], words, tips[number])
             button.setCheckable(True)
             button.setProperty("role", "main")
             button.setAutoDefault(False)
@@ -113,23 +113,16 @@ class WeldDialog(QDialog):
         return page
 
     def _buttons(self) -> QHBoxLayout:
-        keep = self._button("weld_keep", self.tr("Keep"), self.tr("Keep what was changed (Return)"))
+        keep = dialog_button("weld_keep", self.tr("Keep"), self.tr("Keep what was changed (Return)"))
         keep.setDefault(True)
         keep.clicked.connect(self.accept)
-        cancel = self._button("weld_cancel", self.tr("Cancel"), self.tr("Leave everything as it is (Esc)"))
+        cancel = dialog_button("weld_cancel", self.tr("Cancel"), self.tr("Leave everything as it is (Esc)"))
         cancel.clicked.connect(self.reject)
         row = QHBoxLayout()
         row.addWidget(self.problem, 1)
         row.addWidget(cancel)
         row.addWidget(keep)
         return row
-
-    def _button(self, name: str, text: str, tip: str) -> QPushButton:
-        button = QPushButton(text)
-        button.setObjectName(name)
-        button.setAccessibleName(tip)
-        button.setToolTip(tip)
-        return button
 
     def show_file(self, manifest: Manifest | None) -> None:
         """Show what the weld's folder says now; None: it cannot be read from here, so only changes can be given."""
