@@ -27,6 +27,7 @@ from recordings.columns import clock_packet, scored_item, sensor_packets
 from recordings.export_report import ExportReport, ExportWarning
 from recordings.export_video import annexb_frames
 from recordings.finishing import SCORES_TABLE
+from recordings.manifest import LARGEST
 from recordings.reader import WeldReader
 from recordings.verdict import Score, Verdict
 from recordings.video_encoder import EncodedFrame
@@ -36,8 +37,6 @@ from sync.series import Int64s
 
 _NO_PIXELS: Final = VideoFrame(pixels=np.zeros((0, 0), np.uint8))
 _NO_SAMPLES: Final = np.zeros((0, 1), np.int16)
-_LARGEST_NS: Final = 2**62
-"""Times beyond this are no times; formats with 64 bits would overflow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +225,6 @@ def _arrival(item: TimedPacket | TimedFrame) -> int:
 
 
 def _checked(folder: Path, t_ns: Int64s) -> Int64s:
-    if len(t_ns) and (int(t_ns.min()) < -_LARGEST_NS or int(t_ns.max()) > _LARGEST_NS):
+    if len(t_ns) and (int(t_ns.min()) < -LARGEST or int(t_ns.max()) > LARGEST):
         raise WeldError(f"{folder}: an item lies at {int(t_ns[0])} ns, which is no time; do not trust this weld")
     return t_ns

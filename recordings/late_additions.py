@@ -19,7 +19,7 @@ from acquisition.packet import EVENTS_STREAM, Event, Packet, Photo
 from recordings.columns import EVENTS, SCORES, event_row, photo_row, score_row
 from recordings.finishing import SCORES_TABLE, recorded_items, stream_table
 from recordings.folder_lock import locked
-from recordings.manifest import LabelEntry, Manifest, MetadataEntry
+from recordings.manifest import LARGEST, LabelEntry, Manifest, MetadataEntry
 from recordings.table_writer import read_table
 from recordings.verdict import CLASSES, Score, Verdict
 from recordings.weld_folder import (
@@ -148,7 +148,7 @@ def _check_value(name: str, value: str | float | int | bool | None) -> None:
             raise EditError(f"{name}: holds the control character {found[0]!r}; write it on one line")
     elif isinstance(value, float) and not math.isfinite(value):
         raise EditError(f"{name}: {value} is no number; give a finite one")
-    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+    elif isinstance(value, int) and abs(value) > LARGEST:
         raise EditError(f"{name}: {value} is too large a number; give it as a text")
 
 

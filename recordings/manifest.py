@@ -9,10 +9,13 @@ from acquisition.packet import StreamInfo
 SCHEMA: Final = 2
 """Version of the weld folder; a reader refuses a larger one."""
 
-Int64 = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
+LARGEST: Final = 2**62
+"""Largest number in a weld's files: times of a century and counts of anything stay far below."""
+
+Int64 = Annotated[int, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
 """An integer that every reader of the weld can hold, and add another to; JSON knows larger ones."""
 
-Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=LARGEST)]
 
 Label = Annotated[int, msgspec.Meta(ge=-1, le=11)]
 """A class of Weld-4M, or -1 for unknown (`recordings.verdict.CLASSES`)."""

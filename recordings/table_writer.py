@@ -2,15 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.ipc
 import pyarrow.parquet
 
-LARGEST: Final = 2**62
-"""Largest number in a table: times of a century and counts of anything stay far below."""
+from recordings.manifest import LARGEST
 
 
 class TableWriter:
