@@ -26,6 +26,7 @@ class TableWriter:
         self._schema = schema
         self._flush_ns = round(flush_s * 1e9)
         self._columns: dict[str, list[Any]] = {name: [] for name in schema.names}
+        self._failed = False
         self._oldest_ns: int | None = None
         self._sink: pa.OSFile | None = None
         self._stream: pa.ipc.RecordBatchStreamWriter | None = None
@@ -69,13 +70,15 @@ class TableWriter:
 
     def flush(self) -> None:
         """Write the rows collected so far as one record batch."""
-        if not self.buffered_rows:
+        if not self.buffered_rows or self._failed:
             return
         if self._stream is None:
             self._sink = pa.OSFile(str(self.path), "wb")
             self._stream = pa.ipc.new_stream(self._sink, self._schema)
         arrays = [pa.array(self._columns[field.name], field.type) for field in self._schema]
+        self._failed = True  # until it is whole: half a batch must not be followed by another
         self._stream.write_batch(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
+        self._failed = False
         for column in self._columns.values():
             column.clear()
         self.buffered_rows = 0
@@ -85,7 +88,7 @@ class TableWriter:
         """Write the rest and the end-of-stream mark."""
         try:
             self.flush()
-            if self._stream is not None:
+            if self._stream is not None and not self._failed:
                 self._stream.close()
         finally:
             if self._sink is not None:
